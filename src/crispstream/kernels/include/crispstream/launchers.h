@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * C ABI of the CrispStream pixel kernels. No global state: every call works on the caller's memory alone,
+ * allocates nothing that outlives it and returns a crispstream_status.
+ *
+ * Network tensors are planar (channels, height, width), C-contiguous. Images are padded on the right and at the
+ * bottom to padded_width x padded_height by edge replication; the padded size is a multiple of `pack` and of
+ * `map_stride`.
+ */
+#ifndef CRISPSTREAM_LAUNCHERS_H
+#define CRISPSTREAM_LAUNCHERS_H
+
+#include <stdint.h>
+
+#define CRISPSTREAM_ABI_VERSION 1
+
+#if defined(__GNUC__)
+#define CRISPSTREAM_API __attribute__((visibility("default")))
+#else
+#define CRISPSTREAM_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum crispstream_status {
+    CRISPSTREAM_OK = 0,
+    CRISPSTREAM_NULL_POINTER = 1,
+    CRISPSTREAM_BAD_FORMAT = 2,
+    CRISPSTREAM_BAD_SIZE = 3,
+    CRISPSTREAM_BAD_STRIDE = 4,
+    CRISPSTREAM_BAD_ARGUMENT = 5
+} crispstream_status;
+
+enum { CRISPSTREAM_BGR24 = 0, CRISPSTREAM_RGB24 = 1, CRISPSTREAM_NV12 = 2, CRISPSTREAM_I420 = 3 };
+enum { CRISPSTREAM_BT601 = 0, CRISPSTREAM_BT709 = 1, CRISPSTREAM_BT2020 = 2 };
+enum { CRISPSTREAM_LIMITED = 0, CRISPSTREAM_FULL = 1 };
+enum { CRISPSTREAM_LEFT = 0, CRISPSTREAM_CENTER = 1 };
+enum { CRISPSTREAM_FLOAT32 = 0, CRISPSTREAM_FLOAT16 = 1 };
+
+/* A frame. plane: packed formats use [0]; NV12 [0] luma, [1] interleaved U, V; I420 [0] Y, [1] U, [2] V.
+ * stride: bytes from one row to the next, at least the bytes of a row. matrix, range and siting are read for the
+ * 4:2:0 formats only. */
+typedef struct crispstream_image {
+    int32_t format;
+    int32_t width;
+    int32_t height;
+    int32_t matrix;
+    int32_t range;
+    int32_t siting;
+    int64_t stride[3];
+    uint8_t *plane[3];
+} crispstream_image;
+
+/* The network's view of a frame: space-to-depth factor, padded size in pixels, pixels per cell of the head's map
+ * (an integer), element type of every network tensor. */
+typedef struct crispstream_geometry {
+    int32_t pack;
+    int32_t padded_width;
+    int32_t padded_height;
+    int32_t map_stride;
+    int32_t dtype;
+} crispstream_geometry;
+
+/* How the two residuals are mixed. Mask after fading: mask_gain * m + mask_bias (1 and 0: the mask as it is). */
+typedef struct crispstream_mix {
+    float strength;
+    float mask_gain;
+    float mask_bias;
+} crispstream_mix;
+
+CRISPSTREAM_API int32_t crispstream_abi_version(void);
+
+/* English text of a status; never NULL. */
+CRISPSTREAM_API const char *crispstream_status_text(int32_t status);
+
+/* Frame -> packed (3 * pack^2, padded_height / pack, padded_width / pack), RGB in [0, 1]. */
+CRISPSTREAM_API int32_t crispstream_cpu_unpack(const crispstream_image *source, const crispstream_geometry *geometry,
+                                               void *packed, int32_t threads);
+
+/* destination = source + strength * gate * (m * foreground + (1 - m) * background).
+ * head: (2, padded_height / map_stride, padded_width / map_stride), mask then gate.
+ * foreground, background: packed residuals, shaped like `packed` above; NULL means m = 0 or m = 1; both NULL: no residual.
+ * A residual that is not finite is 0 and counted in *non_finite (may be NULL).
+ * Source and destination have one size and may be the same memory if they have one format. */
+CRISPSTREAM_API int32_t crispstream_cpu_blend(const crispstream_image *source, const crispstream_geometry *geometry,
+                                              const void *head, const void *foreground, const void *background,
+                                              const crispstream_mix *mix, const crispstream_image *destination,
+                                              uint64_t *non_finite, int32_t threads);
+
+/* statistics[0]: maximum over 16x16-pixel cells of mean(gate * mask); [1]: of mean(gate * (1 - mask)).
+ * map_stride divides 16. A cell whose mean is not finite counts as 0. */
+CRISPSTREAM_API int32_t crispstream_cpu_statistics(const crispstream_geometry *geometry, const void *head,
+                                                   float statistics[2]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
