@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real-time, human-aware motion deblurring for live video.
+
+Names load on first use, so that ``import crispstream`` is fast and needs none of the libraries behind them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crispstream.deblurrer import Deblurrer
+    from crispstream.errors import CrispStreamError
+    from crispstream.frame import ColorSpec, Frame, PixelFormat
+    from crispstream.pipeline import run
+
+__version__ = "0.1.0"
+__all__ = ["ColorSpec", "CrispStreamError", "Deblurrer", "Frame", "PixelFormat", "run"]
+
+_MODULE_OF = {
+    "ColorSpec": "frame",
+    "CrispStreamError": "errors",
+    "Deblurrer": "deblurrer",
+    "Frame": "frame",
+    "PixelFormat": "frame",
+    "run": "pipeline",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

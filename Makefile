@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` need git, make, g++ and python3 >= 3.10 with venv; the rest comes from PyPI.
+
+PYTHON ?= python3
+ARGS ?=
+# `make test` wants PyTorch, which the demo never installs. On a machine without an NVIDIA GPU, point
+# PIP_EXTRA_INDEX_URL (or TORCH_ARGS, extra arguments of pip) at PyTorch's index of CPU wheels: they are much smaller.
+TORCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+# A change in one of these reinstalls the package; Python sources are used in place (editable install).
+BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt \
+	$(shell find src/crispstream/kernels -name '*.cpp' -o -name '*.cu' -o -name '*.h')
+# pip < 26.2 constrains isolated builds by the first, pip >= 25.3 by the second.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+	$(BIN)/pip install --quiet
+
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+.PHONY: demo test lint bench setup constraints clean
+
+# Standard output belongs to the program: what the set-up has to say goes to standard error.
+demo: $(VENV)/.demo
+	@$(BIN)/crispstream demo $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy --strict
+	@find src -name '*.cpp' -o -name '*.cu' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+
+bench: $(VENV)/.demo
+	@$(BIN)/crispstream bench nano $(ARGS)
+
+setup: $(VENV)/.dev
+
+$(BIN)/python:
+	@echo "crispstream: creating $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV) >&2 || { rm -rf $(VENV); \
+		echo "crispstream: error: no virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.demo: $(BUILD_INPUTS) | $(BIN)/python
+	@echo "crispstream: installing the package and compiling its kernels" >&2
+	@$(PIP) --editable '.[demo]' >&2
+	@touch $@
+
+$(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python
+	@echo "crispstream: installing $(TORCH)" >&2
+	@$(PIP) $(TORCH_ARGS) $(TORCH) >&2
+	@echo "crispstream: installing the package and its tools, compiling its kernels" >&2
+	@$(PIP) --editable '.[dev]' >&2
+	@touch $(VENV)/.demo $@
+
+# Pins of everything, one set of versions for Python 3.10 and one for 3.11 and newer. PyTorch is pinned by hand: its
+# CUDA packages belong to its own wheel. Needs uv on the PATH.
+COMPILE = uv pip compile --quiet --python-version $(1) --python-platform x86_64-manylinux_2_28 --all-extras \
+	--no-annotate --no-header --override build/no-torch.txt --output-file build/pins-$(1).txt \
+	pyproject.toml build/also.txt
+constraints:
+	@mkdir -p build
+	@echo "torch ; python_version < '3'" > build/no-torch.txt
+	@printf '%s\n' filelock fsspec jinja2 networkx setuptools sympy > build/also.txt
+	@$(call COMPILE,3.10)
+	@$(call COMPILE,3.11)
+	@{ LC_ALL=C; export LC_ALL; cd build; sort -o pins-3.10.txt pins-3.10.txt; sort -o pins-3.11.txt pins-3.11.txt; \
+		comm -12 pins-3.10.txt pins-3.11.txt; echo '$(TORCH)'; \
+		comm -23 pins-3.10.txt pins-3.11.txt | sed 's/$$/ ; python_version < "3.11"/'; \
+		comm -13 pins-3.10.txt pins-3.11.txt | sed 's/$$/ ; python_version >= "3.11"/'; } | LC_ALL=C sort > build/constraints.txt
+	@{ echo "# The versions that are tested together; made by \`make constraints\`."; cat build/constraints.txt; } > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
