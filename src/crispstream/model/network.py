@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoder with head, and two residual branches.
+
+After *Human-Aware Motion Deblurring* (Shen et al., ICCV 2019): shared encoder, human mask, a foreground and a
+background decoder. Unlike there, the branches return residuals that a per-pixel blend adds to the frame, and the head
+also predicts how much each pixel is blurred, so that sharp pixels are left alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispstream.model.pixels import blend, pack, pad_to_multiple
+from crispstream.model.presets import HEAD_CHANNELS, Preset
+
+Features = tuple[Tensor, Tensor, Tensor]
+
+
+class Output(NamedTuple):
+    """``image`` (N, 3, H, W); ``head`` (N, 2, H', W') mask and gate; residuals (N, 3 s^2, H/s, W/s), padded size."""
+
+    image: Tensor
+    head: Tensor
+    foreground: Tensor
+    background: Tensor
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), 3x3, C channels. The second convolution starts small so that depth starts harmless."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels)
+        self.second = _conv(channels, channels)
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> same
+        out: Tensor = x + self.second(F.relu(self.first(x)))
+        return out
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+
+
+class Upsample(nn.Module):
+    """1x1 convolution, nearest x2, add the skip, ReLU.
+
+    Nearest and 1x1 instead of pixel shuffle: engines keep their blocked channel layout through it.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.project = _conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # (N, Cin, H, W), (N, Cout, 2H, 2W) -> as skip
+        return F.relu(F.interpolate(self.project(x), scale_factor=2.0, mode="nearest") + skip)
+
+
+class Encoder(nn.Module):
+    """Packed frame (N, 3 s^2, H/s, W/s) -> features at H/s, H/2s, H/4s and the head (N, 2, H/2s, W/2s) in [0, 1]."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        c0, c1, c2 = preset.channels
+        e0, e1, e2 = preset.encoder_blocks
+        self.stem = _conv(preset.packed_channels, c0)
+        self.blocks0 = _blocks(c0, e0)
+        self.down1 = _conv(c0, c1, stride=2)
+        self.blocks1 = _blocks(c1, e1)
+        self.down2 = _conv(c1, c2, stride=2)
+        self.blocks2 = _blocks(c2, e2)
+        self.head_skip = _conv(c1, HEAD_CHANNELS, 1)
+        self.head_up = Upsample(c2, HEAD_CHANNELS)
+        self.head_mix = _conv(HEAD_CHANNELS, HEAD_CHANNELS)
+        self.head_out = _conv(HEAD_CHANNELS, 2)
+
+    def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        f0 = self.blocks0(F.relu(self.stem(packed)))
+        f1 = self.blocks1(F.relu(self.down1(f0)))
+        f2 = self.blocks2(F.relu(self.down2(f1)))
+        mixed = F.relu(self.head_mix(self.head_up(f2, self.head_skip(f1))))
+        return f0, f1, f2, torch.sigmoid(self.head_out(mixed))
+
+
+class Branch(nn.Module):
+    """Features at three scales -> packed residual (N, 3 s^2, H/s, W/s). The last convolution starts at zero."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        c0, c1, c2 = preset.channels
+        b0, b1, b2 = preset.branch_blocks
+        self.blocks2 = _blocks(c2, b2)
+        self.up1 = Upsample(c2, c1)
+        self.blocks1 = _blocks(c1, b1)
+        self.up0 = Upsample(c1, c0)
+        self.blocks0 = _blocks(c0, b0)
+        self.out = _conv(c0, preset.packed_channels)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, f0: Tensor, f1: Tensor, f2: Tensor) -> Tensor:
+        y = self.blocks1(self.up1(self.blocks2(f2), f1))
+        residual: Tensor = self.out(self.blocks0(self.up0(y, f0)))
+        return residual
+
+
+class HumanAwareNet(nn.Module):
+    """The whole function: RGB frame in [0, 1] (N, 3, H, W), any size -> restored frame and what led to it."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.preset = preset
+        self.encoder = Encoder(preset)
+        self.foreground = Branch(preset)
+        self.background = Branch(preset)
+
+    def forward(self, image: Tensor, strength: float = 1.0) -> Output:
+        packed = pack(pad_to_multiple(image, self.preset.multiple), self.preset.pack)
+        f0, f1, f2, head = self.encoder(packed)
+        fg, bg = self.foreground(f0, f1, f2), self.background(f0, f1, f2)
+        return Output(blend(image, head, fg, bg, self.preset.pack, strength), head, fg, bg)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes of the network: channels, depth, and what they cost. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crispstream.errors import UsageError
+
+HEAD_CHANNELS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One size of the network.
+
+    ``pack``: space-to-depth factor s of the input. ``channels``: at 1/s, 1/2s and 1/4s of the frame.
+    ``encoder_blocks``, ``branch_blocks``: residual blocks (two 3x3 convolutions each) at those three scales.
+    ``budget``: multiply-accumulates per pixel that the preset may cost, both branches on.
+    """
+
+    name: str
+    pack: int
+    channels: tuple[int, int, int]
+    encoder_blocks: tuple[int, int, int]
+    branch_blocks: tuple[int, int, int]
+    budget: int
+
+    @property
+    def packed_channels(self) -> int:
+        """Channels of the packed input and of each residual: 3 s^2."""
+        return 3 * self.pack**2
+
+    @property
+    def map_stride(self) -> int:
+        """Pixels per cell of the head's map (the middle scale)."""
+        return 2 * self.pack
+
+    @property
+    def multiple(self) -> int:
+        """Frames are padded to a multiple of this many pixels (the lowest scale)."""
+        return 4 * self.pack
+
+    def macs_per_pixel(self) -> dict[str, float]:
+        """Multiply-accumulates per frame pixel of each part. Convolutions only; nothing else multiplies."""
+        area = [1 / self.pack**2, 1 / (2 * self.pack) ** 2, 1 / (4 * self.pack) ** 2]
+        c0, c1, c2 = self.channels
+        h = HEAD_CHANNELS
+        block = [2 * 9 * c * c for c in self.channels]
+        encoder = (
+            area[0] * (9 * self.packed_channels * c0 + self.encoder_blocks[0] * block[0])
+            + area[1] * (9 * c0 * c1 + self.encoder_blocks[1] * block[1])
+            + area[2] * (9 * c1 * c2 + self.encoder_blocks[2] * block[2])
+        )
+        head = area[2] * c2 * h + area[1] * (c1 * h + 9 * h * h + 9 * h * 2)
+        branch = (
+            area[2] * (self.branch_blocks[2] * block[2] + c2 * c1)
+            + area[1] * (self.branch_blocks[1] * block[1] + c1 * c0)
+            + area[0] * (self.branch_blocks[0] * block[0] + 9 * c0 * self.packed_channels)
+        )
+        return {"encoder": encoder + head, "foreground": branch, "background": branch}
+
+
+PRESETS = {
+    p.name: p
+    for p in (
+        Preset("nano", 4, (48, 64, 64), (0, 0, 1), (0, 1, 1), 8_000),
+        Preset("small", 4, (64, 96, 96), (0, 1, 1), (0, 2, 2), 25_000),
+        Preset("base", 4, (64, 128, 128), (2, 1, 1), (2, 2, 1), 65_000),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset called ``name``. Raises UsageError naming the known ones."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise UsageError(f"unknown preset '{name}'", f"known presets: {', '.join(PRESETS)}") from None

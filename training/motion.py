@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random camera and body motion during one exposure, as affine maps that are the identity at mid-exposure."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def random_paths(count: int, times: int, extent: Tensor, generator: torch.Generator) -> Tensor:
+    """Translation paths (count, times, 2) in pixels, (0, 0) at the middle sample, largest displacement = extent / 2.
+
+    ``times`` is odd, ``extent`` (count,) pixels. A third are straight, a third arcs, a third random shake (integrated
+    Gaussian velocity, as hand-held cameras show).
+    """
+    t = torch.linspace(-1, 1, times)
+    angle = torch.rand(count, generator=generator) * (2 * math.pi)
+    bend = (torch.rand(count, generator=generator) * 2 - 1) * math.pi
+    kind = torch.randint(0, 3, (count,), generator=generator)
+    bend = torch.where(kind == 1, bend, torch.zeros_like(bend))
+    heading = angle[:, None] + bend[:, None] * t
+    velocity = torch.stack((heading.cos(), heading.sin()), -1)
+    shake = torch.cumsum(torch.randn(count, times, 2, generator=generator), 1) / math.sqrt(times)
+    drift = torch.randn(count, 1, 2, generator=generator)
+    velocity = torch.where((kind == 2)[:, None, None], shake + drift, velocity)
+    path = torch.cumsum(velocity, 1)
+    path = path - path[:, times // 2 : times // 2 + 1]
+    reach = path.norm(dim=-1).amax(1).clamp(min=1e-6)
+    return path * (extent / 2 / reach)[:, None, None]
+
+
+def random_affine(
+    count: int, times: int, extent: Tensor, size: int, generator: torch.Generator, turning: float = 1.0
+) -> Tensor:
+    """Maps (count, times, 2, 3) from output to source pixels, centred on a ``size`` pixel square.
+
+    ``extent`` (count,) is the blur length in pixels; rotation and zoom add at most ``turning`` times half of it at the
+    square's edge. Extent 0 gives exact identities.
+    """
+    path = random_paths(count, times, extent, generator)
+    t = torch.linspace(-1, 1, times)
+    limit = (extent / 2 * turning / size)[:, None]
+    rotation = (torch.rand(count, 1, generator=generator) * 2 - 1) * limit * t
+    zoom = 1 + (torch.rand(count, 1, generator=generator) * 2 - 1) * limit * t
+    cos, sin = rotation.cos() * zoom, rotation.sin() * zoom
+    rows = torch.stack((torch.stack((cos, -sin, path[..., 0]), -1), torch.stack((sin, cos, path[..., 1]), -1)), -2)
+    return rows
+
+
+def displacement(maps: Tensor, size: int) -> Tensor:
+    """Blur length (count, 1, size, size) in pixels: the largest distance that each pixel moves between two samples
+    mirrored in time, measured over the exposure."""
+    axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+    grid = torch.stack((axis.expand(size, size), axis[:, None].expand(size, size), torch.ones(size, size)))
+    half = maps.shape[1] // 2
+    ends = maps[:, [0, half // 2, -1 - half // 2, -1]]
+    moved = torch.einsum("ntij,jhw->ntihw", ends, grid)
+    first = (moved[:, 3] - moved[:, 0]).norm(dim=1)
+    second = (moved[:, 2] - moved[:, 1]).norm(dim=1)
+    corner = (moved - grid[:2]).norm(dim=2).amax(1)
+    return torch.maximum(torch.maximum(first, second), corner)[:, None]

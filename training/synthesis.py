@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blurry/sharp pairs from sharp photographs: camera and person move differently, light adds linearly.
+
+The exposure is the mean over N sub-frames of ``alpha_t F_t + (1 - alpha_t) G_t`` in linear light (F the person layer
+with its moving alpha, G the background, filled in behind the person); the target is the mid-exposure sub-frame.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.camera import degrade
+from training.color import to_linear, to_srgb
+from training.motion import displacement, random_affine
+
+GATE_PIXELS = 2.0
+"""Blur length at which the gate label is 1; shorter blur gets a proportional label."""
+
+
+class Batch(NamedTuple):
+    """Training sample. ``blurry``, ``sharp`` (N, 3, S, S) sRGB in [0, 1]; ``mask``, ``gate`` (N, 1, S, S) labels in
+    [0, 1]; ``mask_known``, ``gate_known`` (N,) bool: whether the label may be learnt from."""
+
+    blurry: Tensor
+    sharp: Tensor
+    mask: Tensor
+    gate: Tensor
+    mask_known: Tensor
+    gate_known: Tensor
+
+
+def fill_behind(image: Tensor, keep: Tensor) -> Tensor:
+    """Fill (N, C, H, W) where ``keep`` (N, 1, H, W) is 0 from its surroundings: a push-pull pyramid of weighted means."""
+    levels = [(image * keep, keep)]
+    while min(levels[-1][1].shape[-2:]) > 1:
+        value, weight = levels[-1]
+        levels.append((F.avg_pool2d(value, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True)))
+    value, weight = levels[-1]
+    coarse = value / weight.clamp(min=1e-6)
+    for value, weight in reversed(levels[:-1]):
+        coarse = F.interpolate(coarse, size=value.shape[-2:], mode="bilinear", align_corners=False)
+        sure = (weight * 4).clamp(max=1)
+        coarse = sure * (value / weight.clamp(min=1e-6)) + (1 - sure) * coarse
+    return image * keep + coarse * (1 - keep)
+
+
+def warp(image: Tensor, maps: Tensor, size: int) -> Tensor:
+    """Sample (N, C, H, W) by affine maps (N, 2, 3) into a centred ``size`` square (N, C, size, size), bilinearly."""
+    height, width = image.shape[-2:]
+    axis = torch.arange(size, dtype=torch.float32, device=image.device) - (size - 1) / 2
+    grid = torch.stack((axis.expand(size, size), axis[:, None].expand(size, size), torch.ones_like(axis).expand(size, size)))
+    points = torch.einsum("nij,jhw->nhwi", maps, grid)
+    scale = torch.tensor([2 / width, 2 / height], device=image.device)
+    return F.grid_sample(image, points * scale, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def expose(linear: Tensor, alpha: Tensor, camera: Tensor, person: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mean exposure (N, 3, size, size) in linear light and the averaged alpha (N, 1, size, size).
+
+    ``linear`` (N, 3, H, W) the sharp frame, ``alpha`` (N, 1, H, W) of its person layer, ``camera`` and ``person``
+    (N, T, 2, 3) maps of the background and of the person. Where nothing moves the centre of ``linear`` comes back.
+    """
+    behind = fill_behind(linear, 1 - alpha)
+    layer = torch.cat((linear * alpha, alpha), 1)
+    total = torch.zeros(*linear.shape[:1], 4, size, size, device=linear.device)
+    for t in range(camera.shape[1]):
+        front = warp(layer, person[:, t], size)
+        back = warp(behind, camera[:, t], size)
+        total += torch.cat((front[:, :3] + (1 - front[:, 3:]) * back, front[:, 3:]), 1)
+    total /= camera.shape[1]
+    return total[:, :3], total[:, 3:]
+
+
+def _extents(count: int, longest: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blur lengths (background, person) in pixels. A quarter of each layer stands still, a third move together."""
+    draw = torch.rand(2, count, generator=generator)
+    length = longest * draw**1.5
+    still = torch.rand(2, count, generator=generator) < 0.22
+    length = torch.where(still, torch.zeros_like(length), length)
+    return length[0], length[1]
+
+
+def synthesise(
+    photo: Tensor, alpha: Tensor, is_person: Tensor, mask_known: Tensor, size: int, longest: float, seed: int
+) -> Batch:
+    """Blur ``photo`` (N, 3, H, W; sRGB in [0, 1]; H, W >= size) and label it.
+
+    ``alpha`` (N, 1, H, W) the moving layer, ``is_person`` (N,) whether that layer is a person, ``mask_known`` (N,)
+    whether people outside the layer can be ruled out; ``longest`` blur length in pixels. The same seed gives the same
+    batch. Runs on the device of ``photo``; motion is drawn on the CPU so that every device sees the same.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, device = photo.shape[0], photo.device
+    times = 2 * int(min(max(longest * 0.6, 2), 20)) + 1
+    background, person = _extents(count, longest, generator)
+    camera_maps = random_affine(count, times, background, size, generator)
+    person_maps = random_affine(count, times, person, size, generator)
+    together = torch.rand(count, generator=generator) < 0.33
+    person_maps = torch.where(together[:, None, None, None], camera_maps, person_maps)
+
+    linear = to_linear(photo)
+    boost = torch.rand(count, 1, 1, 1, generator=generator).to(device) * 2
+    highlight = ((linear.amax(1, keepdim=True) - 0.8) / 0.2).clamp(0, 1)
+    linear = linear * (1 + boost * highlight)
+
+    mean, soft = expose(linear, alpha, camera_maps.to(device), person_maps.to(device), size)
+    sharp = to_srgb(_centre(linear, size))
+    blurry = degrade(mean, generator)
+
+    move_camera, move_person = displacement(camera_maps, size).to(device), displacement(person_maps, size).to(device)
+    length = soft * move_person + (1 - soft) * move_camera
+    gate = (length / GATE_PIXELS).clamp(0, 1)
+    still = (length.amax((1, 2, 3)) == 0)[:, None, None, None]
+    # Nothing moved: what is wrong with the picture is not blur, so the right answer is the picture itself.
+    target = torch.where(still, blurry, sharp)
+    known = torch.ones(count, dtype=torch.bool, device=device)
+    mask = soft * is_person[:, None, None, None].to(soft.dtype)
+    return Batch(blurry, target, mask, gate, mask_known, known)
+
+
+def _centre(image: Tensor, size: int) -> Tensor:
+    top, left = (image.shape[-2] - size) // 2, (image.shape[-1] - size) // 2
+    return image[..., top : top + size, left : left + size]

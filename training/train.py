@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a preset: ``python -m training.train --preset nano --data DIR --steps 20000 --minutes 60``.
+
+Time-boxed and resumable: ``--minutes`` ends a session, ``--steps`` is what the cosine schedule stretches over, the
+checkpoint in the run folder is taken up again when it is there. The same seed gives the same samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crispstream.model.network import HumanAwareNet
+from crispstream.model.presets import PRESETS, preset
+from crispstream.model.weights import save_weights
+from training import checkpoint
+from training.dataset import HighSpeedSet, PhotoSet, read_manifest
+from training.loss import total_loss
+from training.synthesis import Batch
+
+POOL_BATCHES = 24
+AVERAGE_DECAY = 0.999
+
+
+class SampleStream:
+    """Batches for every step. Each synthesised batch stays in a pool and is used ``reuse`` times in other company and
+    orientation, because on a CPU synthesis costs more than a training step."""
+
+    def __init__(self, data: Path, count: int, size: int, reuse: int, seed: int, device: torch.device) -> None:
+        self.photos = PhotoSet(read_manifest(data, "train"))
+        self.high_speed = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
+        self.count, self.size, self.reuse, self.seed, self.device = count, size, reuse, seed, device
+        self._pool: list[Batch] = []
+        self._made = -1
+
+    def _make(self, index: int, progress: float) -> Batch:
+        seed = self.seed * 1_000_003 + index
+        if self.high_speed and index % 5 == 4:
+            return self.high_speed[index // 5 % len(self.high_speed)].batch(self.count, self.size, seed, self.device)
+        longest = np.random.default_rng(seed).uniform(4, 16 + 12 * progress)
+        return self.photos.batch(self.count, self.size, float(longest), seed, self.device)
+
+    def batch(self, step: int, total: int) -> Batch:
+        """The batch of one step; depends on seed and step only."""
+        newest = step // self.reuse
+        for index in range(max(self._made + 1, newest - POOL_BATCHES + 1), newest + 1):
+            self._pool = [*self._pool, self._make(index, index * self.reuse / total)][-POOL_BATCHES:]
+        self._made = newest
+        rng = np.random.default_rng((self.seed, step))
+        picks = [(int(rng.integers(len(self._pool))), int(rng.integers(self.count))) for _ in range(self.count)]
+        parts = [torch.stack([self._pool[b][field][i] for b, i in picks]) for field in range(len(Batch._fields))]
+        turn, flip = int(rng.integers(4)), bool(rng.integers(2))
+        return Batch(*(_orient(p, turn, flip) if p.ndim == 4 else p for p in parts))
+
+
+def _orient(x: Tensor, turn: int, flip: bool) -> Tensor:
+    x = torch.rot90(x, turn, (2, 3))
+    return (x.flip(3) if flip else x).contiguous()
+
+
+def gain(net: HumanAwareNet, batches: list[Batch]) -> float:
+    """Mean PSNR gain in dB over the blurred input, per picture, on 8-bit-range clamped output."""
+    gains = []
+    with torch.inference_mode():
+        for batch in batches:
+            restored = net(batch.blurry).image.clamp(0, 1)
+            before = (batch.blurry - batch.sharp).square().mean((1, 2, 3)).clamp(min=1e-7)
+            after = (restored - batch.sharp).square().mean((1, 2, 3)).clamp(min=1e-7)
+            moving = before > 1e-6
+            gains.append(10 * torch.log10(before / after)[moving])
+    return float(torch.cat(gains).mean())
+
+
+def train(arguments: argparse.Namespace) -> checkpoint.Progress:
+    """Run one session and write weights and checkpoint to the run folder."""
+    device = torch.device(arguments.device)
+    torch.manual_seed(arguments.seed)
+    net = HumanAwareNet(preset(arguments.preset)).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=arguments.rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    progress = checkpoint.Progress(arguments.preset)
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    stored = arguments.run / "checkpoint.safetensors"
+    if stored.exists():
+        progress = checkpoint.load(stored, net, average, optimizer)
+    samples = SampleStream(arguments.data, arguments.batch, arguments.crop, arguments.reuse, arguments.seed, device)
+    validation = PhotoSet(read_manifest(arguments.data, "val"))
+    held_out = [validation.batch(8, 192, 16.0, 7_000_000 + i, device) for i in range(6)]
+    judge = HumanAwareNet(net.preset).to(device).eval()
+
+    began = saved = time.monotonic()
+    deadline = began + arguments.minutes * 60
+    running = 0.0
+
+    def keep() -> None:
+        nonlocal began
+        now = time.monotonic()
+        progress.seconds, began = progress.seconds + now - began, now
+        judge.load_state_dict(average)
+        progress.curve.append((progress.step, round(gain(judge, held_out), 3)))
+        checkpoint.save(stored, progress, net, average, optimizer)
+        save_weights(judge, arguments.run / "weights.safetensors")
+        print(
+            f"step {progress.step}/{arguments.steps}  loss {running:.5f}  validation {progress.curve[-1][1]:+.3f} dB  "
+            f"{progress.seconds / 60:.1f} min",
+            flush=True,
+        )
+
+    while progress.step < arguments.steps and time.monotonic() < deadline:
+        fraction = progress.step / arguments.steps
+        warm = min(1.0, (progress.step + 1) / 200)
+        for group in optimizer.param_groups:
+            group["lr"] = arguments.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
+        batch = samples.batch(progress.step, arguments.steps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            output = net(batch.blurry.contiguous(memory_format=torch.channels_last))
+        loss = total_loss(output, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+        if torch.isfinite(norm):
+            optimizer.step()
+        progress.step += 1
+        running = 0.98 * running + 0.02 * loss.item() if running else loss.item()
+        with torch.no_grad():
+            decay = min(AVERAGE_DECAY, (1 + progress.step) / (10 + progress.step))
+            for name, value in net.state_dict().items():
+                average[name].lerp_(value, 1 - decay)
+        if time.monotonic() - saved > arguments.save_minutes * 60:
+            keep()
+            saved = time.monotonic()
+    keep()
+    return progress
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=list(PRESETS), required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv, images/, masks/")
+    parser.add_argument("--run", type=Path, help="folder for checkpoint and weights (default: runs/PRESET)")
+    parser.add_argument("--steps", type=int, default=20_000, help="length of the whole schedule")
+    parser.add_argument("--minutes", type=float, default=1e9, help="length of this session")
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=128, help="pixels, a multiple of 16")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--reuse", type=int, default=4, help="how many steps see each synthesised batch")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    arguments.run = arguments.run or Path("runs") / arguments.preset
+    train(arguments)
+
+
+if __name__ == "__main__":
+    main()
