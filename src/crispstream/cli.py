@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. A command returns a ``Report``; ``main`` prints it and turns failures into one line each."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from crispstream import __version__
+from crispstream.errors import CrispStreamError, EngineError, UsageError
+
+INTERRUPTED = 130
+EPILOG = """Exit codes: 0 done; 1 unexpected failure; 2 wrong usage; 3 the input is missing or unreadable; 4 the output
+cannot be written; 5 an engine is missing, damaged or does not fit; 130 interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command found: ``data`` for ``--json``, ``text`` for people, and the exit code."""
+
+    data: dict[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Remove motion blur from video, people and background each in their own way.",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PresetArgument = Annotated[str, typer.Argument(help="Preset, as `crispstream engines` lists them.")]
+PresetOption = Annotated[str, typer.Option(help="Preset, as `crispstream engines` lists them.")]
+Strength = Annotated[float, typer.Option(min=0.0, max=2.0, help="How much of the correction is applied.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; the CPU quota if not given.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+# `main` looks for these two itself: they count for errors before the options are parsed, too.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"crispstream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Video, picture or folder of pictures.")],
+    target: Annotated[str, typer.Argument(metavar="OUTPUT", help="Where the result goes; its suffix says the format.")],
+    preset: PresetOption = "nano",
+    strength: Strength = 1.0,
+    engine_backend: Annotated[Literal["auto", "onnxruntime", "torch"], typer.Option(help="Pin one engine.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the engine runs.")] = "auto",
+    encoder: Annotated[str | None, typer.Option(help="Video encoder, such as h264 or hevc.")] = None,
+    crf: Annotated[int | None, typer.Option(min=0, help="Video quality, 0 is best.")] = None,
+    speed: Annotated[str, typer.Option(help="Encoder speed, ultrafast to veryslow.")] = "medium",
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Picture quality (JPEG, WebP).")] = 95,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    threads: Threads = None,
+    no_gating: Annotated[bool, typer.Option("--no-gating", help="Run both branches on every frame.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Report:
+    """Sharpen a video, a picture or a folder of pictures."""
+    from crispstream.pipeline import run as run_file
+
+    report = run_file(
+        source,
+        target,
+        preset=preset,
+        device=device,
+        strength=strength,
+        backend=engine_backend,
+        gating=not no_gating,
+        threads=threads,
+        encoder=encoder,
+        crf=crf,
+        speed=speed,
+        quality=quality,
+        overwrite=overwrite,
+        progress=not quiet and not as_json,
+    )
+    data = asdict(report)
+    text = "" if quiet else f"{report.frames_out} frames, {report.fps:.1f} fps -> {target}"
+    return Report(data, text, INTERRUPTED if report.interrupted else 0)
+
+
+@app.command()
+def demo(
+    source: Annotated[str | None, typer.Option("--input", help="Your own picture or clip.")] = None,
+    output: Annotated[str, typer.Option(help="Folder for the results.")] = "demo",
+    preset: PresetOption = "nano",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Report:
+    """Blur and restore a photograph of a person; leaves a before/after picture, a short video and the mask."""
+    try:
+        from crispstream.demo import run_demo
+
+        data = run_demo(source, output, preset)
+    except ModuleNotFoundError as error:
+        raise _missing_extra(error, "demo", ("skimage", "scipy")) from error
+    lines = [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in data.items()]
+    return Report(data, "\n".join(lines))
+
+
+@app.command()
+def engines(as_json: Json = False, debug: Debug = False) -> Report:
+    """List the presets and what is known of each: graphs, cost, parity, quality."""
+    from crispstream import manifest
+
+    found = {name: manifest.load(name).summary() for name in manifest.available_presets()}
+    return Report({"presets": found}, "\n".join(found))
+
+
+@app.command()
+def verify(preset: PresetArgument = "nano", as_json: Json = False, debug: Debug = False) -> Report:
+    """Compare every engine of a preset with FP32 PyTorch, and write the figures into its manifest."""
+    try:
+        from crispstream.export.verify import verify as verify_preset
+
+        data = verify_preset(preset)
+    except ModuleNotFoundError as error:
+        raise _missing_extra(error, "export", ("torch", "onnx", "onnxscript")) from error
+    return Report(data, "\n".join(f"{key}: {_short(value)}" for key, value in data.items()))
+
+
+@app.command()
+def bench(
+    preset: PresetArgument = "nano",
+    size: Annotated[str, typer.Option(help="Frame size, WIDTHxHEIGHT.")] = "640x360",
+    frames: Annotated[int, typer.Option(min=1, help="Frames to measure.")] = 100,
+    threads: Threads = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Report:
+    """Measure the engine alone and the whole path from memory to memory, without a codec."""
+    from crispstream.bench import bench as measure
+
+    data = measure(preset, _size(size), frames, threads)
+    return Report(data, "\n".join(f"{key}: {_short(value)}" for key, value in data.items()))
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> Report:
+    """Say what is here, what is missing and what to type."""
+    from crispstream.doctor import diagnose, healthy
+
+    checks = diagnose()
+    lines = [f"{c.status:8}{c.name}: {c.detail}" + (f"\n        {c.hint}" if c.hint else "") for c in checks]
+    good = healthy(checks)
+    lines.append("The default path works." if good else "The default path does not work.")
+    data = {"healthy": good, "checks": [asdict(check) for check in checks]}
+    return Report(data, "\n".join(lines), 0 if good else EngineError.exit_code)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise UsageError(f"'{text}' is not a frame size", "WIDTHxHEIGHT, such as 640x360")
+    return int(match[1]), int(match[2])
+
+
+def _short(value: Any) -> str:
+    """A figure for people: floats to four digits, nested ones in line."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_short(item) for item in value)
+    return str(value)
+
+
+def _missing_extra(error: ModuleNotFoundError, extra: str, modules: tuple[str, ...]) -> Exception:
+    """The failure to raise for ``error``: a hint where an extra of ours was left out, else the error itself."""
+    if (error.name or "").partition(".")[0] not in modules:
+        return error
+    return EngineError(f"this needs {error.name}, which is not installed", f"pip install 'crispstream[{extra}]'")
+
+
+def main() -> None:
+    """Run the command line; what ``crispstream`` on the PATH calls. Always raises SystemExit."""
+    arguments = sys.argv[1:] or ["--help"]
+    as_json = "--json" in arguments
+    try:
+        result = app(args=arguments, prog_name="crispstream", standalone_mode=False)
+    except CrispStreamError as error:
+        sys.exit(_fail(str(error), error.hint, error.exit_code, as_json))
+    except typer.TyperException as error:
+        sys.exit(_fail(error.format_message(), "see crispstream --help", error.exit_code, as_json))
+    except Exception as error:
+        hint = "run again with --debug for the traceback"
+        sys.exit(_fail(f"{type(error).__name__}: {error}", hint, 1, as_json))
+    if isinstance(result, Report):
+        output = json.dumps(result.data, indent=2, default=str) if as_json else result.text
+        if output:
+            print(output)
+        sys.exit(result.exit_code)
+    if result == INTERRUPTED:
+        _fail("interrupted", "", INTERRUPTED, as_json)
+    sys.exit(result or 0)
+
+
+def _fail(message: str, hint: str, code: int, as_json: bool) -> int:
+    """Say what failed, in one line or as JSON; returns the exit code."""
+    if "--debug" in sys.argv and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    if as_json:
+        print(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
+    line = f"crispstream: error: {message}" + (f" ({hint})" if hint else "")
+    print(" ".join(line.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()
