@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Three stages that overlap: read, deblur, write. Stage times, drops and stop signals are handled here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any, Protocol
+
+from crispstream.errors import InputError, OutputError, UsageError
+from crispstream.frame import Frame
+from crispstream.policy import Aborted, BoundedQueue, Closed, Policy
+from crispstream.progress import make_progress
+from crispstream.report import RunReport
+from crispstream.sinks.pictures import PictureSink
+from crispstream.sinks.video import VideoSink
+from crispstream.sources.pictures import PICTURE_SUFFIXES, PictureSource, list_pictures
+from crispstream.sources.video import VideoSource
+
+# Enough to smooth out a key frame at either end; every slot is one more frame of memory and of latency.
+QUEUED_FRAMES = 3
+
+
+class Source(Protocol):
+    """Where frames come from. ``total`` is how many are expected, None where nobody knows."""
+
+    total: int | None
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """Free what is open. Idempotent."""
+
+
+class Processor(Protocol):
+    """What happens to a frame; a ``DeblurStream`` is one."""
+
+    def process(self, frame: Frame) -> Frame: ...
+
+
+class FrameDeblurrer(Protocol):
+    """What ``run`` needs of a ``Deblurrer``: one frame on its own, or a stream that remembers the frames before."""
+
+    def __call__(self, frame: Frame) -> Frame: ...
+
+    def open_stream(self) -> Processor: ...
+
+
+class Sink(Protocol):
+    """Where frames go. After ``close`` the output is whole, after ``abort`` nothing of it is left."""
+
+    def write(self, frame: Frame) -> None: ...
+
+    def close(self, complete: bool = True) -> None:
+        """Finish the output. ``complete`` is False where the source was cut short."""
+
+    def abort(self) -> None:
+        """Throw the unfinished output away. Idempotent, and without effect after ``close``."""
+
+
+@dataclass(slots=True)
+class PipelineStats:
+    """Size of the first frame, counts, wall-clock seconds each stage was busy (waiting for a neighbour is not)."""
+
+    width: int = 0
+    height: int = 0
+    frames_in: int = 0
+    frames_out: int = 0
+    dropped: int = 0
+    seconds: float = 0.0
+    decode_seconds: float = 0.0
+    deblur_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    interrupted: bool = False
+
+
+def run_pipeline(
+    source: Source,
+    processor: Processor,
+    sinks: Sequence[Sink],
+    policy: Policy = Policy.WAIT,
+    on_progress: Callable[[PipelineStats], None] | None = None,
+) -> PipelineStats:
+    """Take every frame of ``source`` through ``processor`` into every sink, in order; returns when all is written.
+
+    Reading and writing run in threads of their own, ``processor`` and ``on_progress`` in the calling thread. An error
+    anywhere stops all stages, aborts the sinks and is raised here, once. The first SIGINT or SIGTERM (main thread only)
+    stops reading, and what is in flight is finished: ``interrupted`` is then True. A second one raises
+    KeyboardInterrupt and the sinks are aborted. Raises InputError when the source has no frame at all.
+    """
+    stats = PipelineStats()
+    inbox: BoundedQueue[Frame] = BoundedQueue(QUEUED_FRAMES, policy)
+    outbox: BoundedQueue[Frame] = BoundedQueue(QUEUED_FRAMES)
+    reader = threading.Thread(target=_read, args=(source, inbox, stats), name="crispstream-reader", daemon=True)
+    writer = threading.Thread(target=_write, args=(sinks, outbox, stats), name="crispstream-writer", daemon=True)
+    started = perf_counter()
+    with _stop_signals(stats):
+        try:
+            reader.start()
+            writer.start()
+            for frame in inbox:
+                since = perf_counter()
+                frame = processor.process(frame)
+                stats.deblur_seconds += perf_counter() - since
+                stats.dropped = inbox.dropped
+                outbox.put(frame)
+                if on_progress is not None:
+                    on_progress(stats)
+            outbox.close()
+            writer.join()
+        except BaseException as error:
+            cause = error.cause if isinstance(error, Aborted) else error
+            inbox.abort(cause)
+            outbox.abort(cause)
+        finally:
+            reader.join()
+            writer.join()
+            source.close()
+    stats.seconds = perf_counter() - started
+    failure = inbox.error or outbox.error
+    if failure is not None or stats.frames_out == 0:
+        for sink in sinks:
+            sink.abort()
+    if failure is not None:
+        raise failure
+    if stats.frames_out == 0 and not stats.interrupted:
+        raise InputError("the input holds no frame that can be decoded")
+    return stats
+
+
+def _read(source: Source, inbox: BoundedQueue[Frame], stats: PipelineStats) -> None:
+    try:
+        frames = iter(source)
+        while not stats.interrupted:
+            since = perf_counter()
+            frame = next(frames, None)
+            stats.decode_seconds += perf_counter() - since
+            if frame is None:
+                break
+            if stats.frames_in == 0:
+                stats.width, stats.height = frame.width, frame.height
+            stats.frames_in += 1
+            inbox.put(frame)
+        inbox.close()
+    except (Aborted, Closed):
+        pass  # a later stage stopped first and has said why
+    except BaseException as error:
+        inbox.abort(error)
+
+
+def _write(sinks: Sequence[Sink], outbox: BoundedQueue[Frame], stats: PipelineStats) -> None:
+    try:
+        for frame in outbox:
+            since = perf_counter()
+            for sink in sinks:
+                sink.write(frame)
+            stats.encode_seconds += perf_counter() - since
+            stats.frames_out += 1
+        if stats.frames_out:
+            since = perf_counter()
+            for sink in sinks:
+                sink.close(complete=not stats.interrupted)
+            stats.encode_seconds += perf_counter() - since
+    except Aborted:
+        pass
+    except BaseException as error:
+        outbox.abort(error)
+
+
+@contextmanager
+def _stop_signals(stats: PipelineStats) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into ``stats.interrupted``, which the reader looks at between frames."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        # No lock is taken here: the interrupted code may hold it.
+        if stats.interrupted:
+            raise KeyboardInterrupt
+        stats.interrupted = True
+
+    watched = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, stop) for s in watched}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def run(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    deblurrer: FrameDeblurrer | None = None,
+    encoder: str | None = None,
+    crf: int | None = None,
+    speed: str = "veryfast",
+    quality: int = 95,
+    overwrite: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> RunReport:
+    """Deblur a video file into a video file, a picture into a picture, a folder of pictures into a folder.
+
+    ``deblurrer`` is used as it is and stays open; without one, ``Deblurrer(**options)`` (preset, device, strength, ...)
+    is made for this run. ``encoder``, ``crf`` and ``speed`` are for video (``sinks.encoders``), ``quality`` (1 to 100)
+    for JPEG and WebP. An output that exists is replaced only with ``overwrite``; it appears when it is whole.
+    ``progress`` shows on stderr how far the run is. After Ctrl-C the output holds what was done so far and the report
+    says ``interrupted``.
+    Raises InputError, OutputError, UsageError or EngineError.
+    """
+    src, dst = Path(src), Path(dst)
+    _check_input(src)
+    if dst.is_dir() and not src.is_dir():
+        dst = dst / src.name
+    if dst.exists() and os.path.samefile(src, dst):
+        raise UsageError("the output is the input", "choose another name")
+    source: VideoSource | PictureSource
+    sink: VideoSink | PictureSink
+    if src.is_dir() or src.suffix.lower() in PICTURE_SUFFIXES:
+        targets = _picture_targets(src, dst)
+        sink = PictureSink(targets, quality=quality, overwrite=overwrite)
+        source = PictureSource(list(targets), keep_going=src.is_dir())
+    else:
+        source = VideoSource(src)
+        film = (src, source.stream_index)
+        sink = VideoSink(
+            dst, copy_from=film, rate=source.rate, encoder=encoder, crf=crf, speed=speed, overwrite=overwrite
+        )
+    display = make_progress(quiet=not progress)
+    try:
+        with _ready(deblurrer, options) as ready:
+            processor = ready.open_stream() if isinstance(source, VideoSource) else _OneByOne(ready)
+            display.start(source.total)
+            stats = run_pipeline(source, processor, [sink], on_progress=lambda s: display.update(s.frames_out))
+    finally:
+        display.stop()
+        source.close()
+        sink.abort()
+    return RunReport(
+        input=str(src),
+        output=str(dst),
+        frames=stats.frames_out,
+        seconds=stats.seconds,
+        fps=stats.frames_out / stats.seconds,
+        width=stats.width,
+        height=stats.height,
+        stages={"decode": stats.decode_seconds, "deblur": stats.deblur_seconds, "encode": stats.encode_seconds},
+        encoder=sink.encoder.name if isinstance(sink, VideoSink) else "pillow",
+        drops=stats.dropped,
+        interrupted=stats.interrupted,
+        skipped=sink.skipped if isinstance(sink, VideoSink) else [],
+        failed=source.failed if isinstance(source, PictureSource) else [],
+        warnings=[*source.warnings, *sink.warnings],
+    )
+
+
+class _OneByOne:
+    """Single pictures have no neighbours, so they pass outside any stream."""
+
+    def __init__(self, deblurrer: FrameDeblurrer) -> None:
+        self._deblurrer = deblurrer
+
+    def process(self, frame: Frame) -> Frame:
+        return self._deblurrer(frame)
+
+
+def _ready(deblurrer: FrameDeblurrer | None, options: dict[str, Any]) -> AbstractContextManager[FrameDeblurrer]:
+    if deblurrer is not None:
+        return nullcontext(deblurrer)
+    # Late, because it loads the engine: wrong paths are told before that.
+    from crispstream.deblurrer import Deblurrer
+
+    return Deblurrer(**options)
+
+
+def _check_input(src: Path) -> None:
+    if not src.exists():
+        raise InputError(f"{src} does not exist")
+    if not os.access(src, os.R_OK):
+        raise InputError(f"{src} may not be read", "check its permissions")
+    if src.is_dir():
+        return
+    if not src.is_file():
+        raise InputError(f"{src} is neither a file nor a folder")
+    if src.stat().st_size == 0:
+        raise InputError(f"{src} is empty")
+
+
+def _picture_targets(src: Path, dst: Path) -> dict[Path, Path]:
+    if not src.is_dir():
+        return {src: dst}
+    if dst.suffix and not dst.is_dir():
+        raise UsageError(f"{src} is a folder, {dst} is a file name", "give a folder as output")
+    pictures = list_pictures(src)
+    try:
+        dst.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {dst} ({error.strerror})") from error
+    return {p: dst / p.name for p in pictures}

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames into picture files, with the alpha, EXIF and ICC blocks they came with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from crispstream.errors import OutputError, UsageError
+from crispstream.frame import Frame, PixelFormat, Plane
+from crispstream.sinks.partial import PartialFile
+
+_FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+_WITH_ALPHA = ("PNG", "WEBP", "TIFF")
+
+
+class PictureSink:
+    """Writes the frame read from each key of ``targets`` to its value; every file appears whole.
+
+    ``quality``: 1 to 100, for JPEG (written 4:4:4) and WebP; PNG, TIFF and BMP are lossless.
+    Raises UsageError for a suffix or a quality that is not known and OutputError for what cannot be written.
+    """
+
+    def __init__(self, targets: dict[Path, Path], *, quality: int = 95, overwrite: bool = False) -> None:
+        if not 1 <= quality <= 100:
+            raise UsageError(f"quality {quality} is not between 1 and 100")
+        for target in targets.values():
+            if target.suffix.lower() not in _FORMATS:
+                raise UsageError(f"cannot write a picture as {target.name}", f"use {', '.join(_FORMATS)}")
+            PartialFile(target, overwrite)  # what cannot be written is known before any work is done
+        self._targets = targets
+        self._quality = quality
+        self._overwrite = overwrite
+        self.warnings: list[str] = []
+
+    def write(self, frame: Frame) -> None:
+        """Write one picture under its name. Raises OutputError."""
+        target = self._targets[frame.info["path"]]
+        kind = _FORMATS[target.suffix.lower()]
+        picture = _picture(frame, kind, target)
+        file = PartialFile(target, self._overwrite)
+        try:
+            picture.save(file.temporary, kind, **_options(frame, kind, self._quality))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"cannot write {target} ({error})") from error
+        else:
+            file.commit()
+        finally:
+            file.discard()
+
+    def close(self, complete: bool = True) -> None:
+        """Every picture is finished already."""
+
+    def abort(self) -> None:
+        """Finished pictures stay; an unfinished one is never left."""
+
+
+def _picture(frame: Frame, kind: str, target: Path) -> Image.Image:
+    if frame.format is not PixelFormat.RGB24:
+        raise OutputError(f"pictures are written from RGB24, not {frame.format.name}")
+    rgb = frame.planes[0]
+    alpha: Plane | None = frame.info["alpha"]
+    grey = frame.info["grey"] and kind != "WEBP"  # WebP knows no greyscale
+    if grey:
+        picture = Image.fromarray(((rgb.sum(axis=2, dtype=np.uint16) + 1) // 3).astype(np.uint8))
+    else:
+        picture = Image.fromarray(np.ascontiguousarray(rgb))
+    if alpha is not None and kind in _WITH_ALPHA:
+        picture.putalpha(Image.fromarray(alpha))
+    elif alpha is not None and alpha.min() < 255:
+        raise OutputError(f"{target.name} cannot hold the transparency of its input", "write PNG, WebP or TIFF")
+    return picture
+
+
+def _options(frame: Frame, kind: str, quality: int) -> dict[str, Any]:
+    options: dict[str, Any] = {k: frame.info[k] for k in ("exif", "icc_profile", "dpi") if frame.info[k] is not None}
+    if kind == "JPEG":
+        options |= {"quality": quality, "subsampling": 0}
+    elif kind == "WEBP":
+        options |= {"quality": quality, "exact": True}
+    elif kind == "TIFF":
+        options["compression"] = "tiff_lzw"
+    return options

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything of a video file that is not the film: other streams, metadata, chapters, copied as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Discard, Stream
+
+from crispstream.errors import OutputError
+
+# What a muxer writes of itself, and what counted the old packets.
+_STALE = ("major_brand", "minor_version", "compatible_brands", "encoder", "rotate")
+_STALE_PREFIXES = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION")
+# Containers that write a timecode track by themselves from the video stream's "timecode" entry.
+_REBUILDS_TIMECODE = ("mp4", "mov")
+
+
+class Remuxer:
+    """Reads a second time the file that is being deblurred and copies its other packets bit for bit.
+
+    ``film`` is the index of the stream that is encoded anew. ``skipped`` names the streams that the output container
+    cannot hold. Raises OutputError when the file can no longer be opened.
+    """
+
+    def __init__(self, path: Path, film: int) -> None:
+        self.skipped: list[str] = []
+        try:
+            self._input: InputContainer = av.open(str(path), metadata_errors="surrogateescape")
+        except (av.FFmpegError, ValueError) as error:
+            raise OutputError(f"{path} could not be opened again to copy its other streams ({error})") from error
+        self._film = film
+        self._copies: dict[int, Stream] = {}
+        self._packets: Iterator[Packet[Any]] = iter(())
+        self._pending: Packet[Any] | None = None
+
+    def add_streams(self, output: OutputContainer, add_film: Any) -> Any:
+        """Create the output's streams in the input's order; ``add_film()`` creates the film's and is returned."""
+        film = None
+        for stream in self._input.streams:
+            if stream.index == self._film:
+                film = add_film()
+                film.metadata.update({k: v for k, v in stream.metadata.items() if not _is_stale(k)})
+                film.disposition = stream.disposition
+            elif _can_hold(output.format.name, stream):
+                copy = output.add_stream_from_template(stream, opaque=True)
+                copy.metadata.update(stream.metadata)
+                copy.disposition = stream.disposition
+                self._copies[stream.index] = copy
+            elif not self._is_rebuilt(output, stream):
+                codec = stream.name or "unknown codec"
+                self.skipped.append(
+                    f"stream {stream.index} ({stream.type}, {codec}): {output.format.name} cannot hold it"
+                )
+        output.metadata.update({k: v for k, v in self._input.metadata.items() if not _is_stale(k)})
+        output.set_chapters(self._input.chapters())
+        for stream in self._input.streams:
+            if stream.index not in self._copies:
+                stream.discard = Discard.all
+        wanted = [s for s in self._input.streams if s.index in self._copies]
+        if wanted:
+            self._packets = self._input.demux(wanted)
+            self._advance()
+        return film
+
+    def copy_until(self, output: OutputContainer, time: Fraction | None) -> None:
+        """Copy the packets that are due before ``time`` seconds; None copies all that are left."""
+        while self._pending is not None:
+            packet = self._pending
+            stamp = packet.dts if packet.dts is not None else packet.pts
+            if time is not None and stamp is not None and stamp * packet.time_base > time:
+                return
+            packet.stream = self._copies[packet.stream_index]
+            output.mux_one(packet)
+            self._advance()
+
+    def close(self) -> None:
+        """Close the input. Idempotent."""
+        self._pending = None
+        self._input.close()
+
+    def _advance(self) -> None:
+        # The packets without data that end a demuxer's run only flush decoders.
+        self._pending = next((p for p in self._packets if p.size or p.dts is not None), None)
+
+    def _is_rebuilt(self, output: OutputContainer, stream: Stream) -> bool:
+        return stream.type == "data" and "timecode" in stream.metadata and output.format.name in _REBUILDS_TIMECODE
+
+
+def _is_stale(key: str) -> bool:
+    return key in _STALE or key.startswith(_STALE_PREFIXES)
+
+
+def _can_hold(container: str, stream: Stream) -> bool:
+    """Whether the muxer takes such a stream: the only sure way to know is to let it write a header."""
+    if stream.type == "data" and container in _REBUILDS_TIMECODE:
+        return False  # the header is accepted, but the samples of unknown data tracks are not described
+    trial = av.open(io.BytesIO(), "w", format=container)
+    try:
+        trial.add_stream_from_template(stream, opaque=True)
+        trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    finally:
+        with contextlib.suppress(av.FFmpegError):  # without packets some trailers cannot be written
+            trial.close()
+    return True

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames into a video file, with the timing, colour and company they came with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from crispstream.errors import OutputError
+from crispstream.frame import Frame, PixelFormat
+from crispstream.sinks.encoders import choose, encoder_threads
+from crispstream.sinks.partial import PartialFile
+from crispstream.sinks.remux import Remuxer
+from crispstream.tags import VideoTags
+
+_FFMPEG_NAME = {
+    PixelFormat.BGR24: "bgr24",
+    PixelFormat.RGB24: "rgb24",
+    PixelFormat.NV12: "nv12",
+    PixelFormat.I420: "yuv420p",
+}
+# FFmpeg's names in the order of VideoTags.chroma_location.
+_LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
+_BT709, _LIMITED = 1, 1
+
+
+class VideoSink:
+    """Encodes frames to ``path``; the file appears when ``close`` has finished it.
+
+    ``copy_from``: a video file and the index of its film; its other streams, metadata and chapters are copied.
+    ``rate``: frames a second, for the encoder's rate control and for frames without a time.
+    ``crf``: the encoder's quality, None for its default; ``speed``: one of ``encoders.SPEEDS``.
+    ``warnings`` and ``skipped`` say what could not be kept. Raises UsageError and OutputError.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        copy_from: tuple[Path, int] | None = None,
+        rate: Fraction = Fraction(25),
+        encoder: str | None = None,
+        crf: int | None = None,
+        speed: str = "veryfast",
+        overwrite: bool = False,
+    ) -> None:
+        self._container, self.encoder = choose(Path(path), encoder)
+        self._options = self.encoder.options(crf, speed)
+        self._file = PartialFile(path, overwrite)
+        self._copy_from = copy_from
+        self._rate = rate
+        self._reformatter = VideoReformatter()
+        self._remuxer: Remuxer | None = None
+        self._output: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._size = (0, 0)
+        self._last_pts: int | None = None
+        self._time_base = 1 / rate
+        self.warnings: list[str] = []
+        self.skipped: list[str] = []
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame. Raises OutputError when the disk, the encoder or a change of size is in the way."""
+        try:
+            if self._output is None or self._stream is None:
+                self._output, self._stream = self._open(frame)
+            if (frame.width, frame.height) != self._size:
+                raise OutputError(
+                    f"the frame size changes from {self._size[0]}x{self._size[1]} to {frame.width}x{frame.height}",
+                    "a video file has one size: cut the input there",
+                )
+            self._mux(self._stream.encode(self._picture(frame)))
+        except (av.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def close(self, complete: bool = True) -> None:
+        """Flush the encoder, copy what is left of the other streams if ``complete``, give the file its name."""
+        if self._output is None or self._stream is None:
+            return
+        try:
+            self._mux(self._stream.encode(None))
+            if self._remuxer is not None:
+                if complete:
+                    self._remuxer.copy_until(self._output, None)
+                self._remuxer.close()
+            self._output.close()
+        except (av.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+        self._output = None
+        self._file.commit()
+
+    def abort(self) -> None:
+        """Remove the unfinished file. Idempotent, and without effect after ``close``."""
+        if self._remuxer is not None:
+            self._remuxer.close()
+        if self._output is not None:
+            with contextlib.suppress(av.FFmpegError, OSError):
+                self._output.close()
+            self._output = None
+        self._file.discard()
+
+    def _open(self, frame: Frame) -> tuple[OutputContainer, VideoStream]:
+        self._size = (frame.width, frame.height)
+        self._time_base = frame.time_base or 1 / self._rate
+        # MP4 and MOV choose a clock of their own unless told; only with the input's are all timestamps exact.
+        clock = {"video_track_timescale": str(self._time_base.denominator)} if self._container in ("mp4", "mov") else {}
+        output = av.open(
+            str(self._file.temporary),
+            "w",
+            format=self._container,
+            container_options=clock,
+            metadata_errors="surrogateescape",
+        )
+        self._output = output  # so that abort closes it whatever happens below
+        if self._copy_from is None:
+            stream = self._add_film(output, frame)
+        else:
+            self._remuxer = Remuxer(*self._copy_from)
+            stream = self._remuxer.add_streams(output, lambda: self._add_film(output, frame))
+            self.skipped += self._remuxer.skipped
+        output.start_encoding()
+        return output, stream
+
+    def _add_film(self, output: OutputContainer, frame: Frame) -> VideoStream:
+        tags = VideoTags.of(frame)
+        pixel_format = self.encoder.pixel_format(frame.format, frame.width, frame.height)
+        options = {**self._options, "chroma_sample_location": _LOCATIONS[tags.chroma_location]}
+        stream: Any = output.add_stream(
+            self.encoder.codec,
+            rate=self._rate.limit_denominator(65535),
+            options=options,
+            width=frame.width,
+            height=frame.height,
+            time_base=self._time_base,
+        )
+        context = stream.codec_context
+        context.pix_fmt = pixel_format
+        if frame.format.is_yuv:
+            context.colorspace, context.color_range = tags.matrix, tags.range
+        elif pixel_format.startswith("yuv"):
+            context.colorspace, context.color_range = _BT709, _LIMITED
+        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+        if tags.sample_aspect_ratio:
+            context.sample_aspect_ratio = tags.sample_aspect_ratio
+        context.thread_type = "AUTO"  # PyAV's own choice, slices, costs quality
+        context.thread_count = encoder_threads()
+        stream.set_display_matrix(tags.display_matrix)
+        if pixel_format == "yuv444p":
+            self.warnings.append(
+                f"{frame.width}x{frame.height} is odd: written as 4:4:4, which some players cannot show"
+            )
+        result: VideoStream = stream
+        return result
+
+    def _picture(self, frame: Frame) -> VideoFrame:
+        """The frame as PyAV's, in the encoder's pixel format."""
+        stream = self._stream
+        assert stream is not None
+        context = stream.codec_context
+        picture = VideoFrame(frame.width, frame.height, _FFMPEG_NAME[frame.format])
+        for plane, samples in zip(picture.planes, frame.planes, strict=True):
+            inner = samples.strides[1:]
+            np.ndarray(samples.shape, np.uint8, memoryview(plane), strides=(plane.line_size, *inner))[:] = samples
+        if frame.format.is_yuv:
+            picture.colorspace, picture.color_range = context.colorspace, context.color_range
+        elif context.pix_fmt is not None and context.pix_fmt.startswith("yuv"):
+            picture = self._reformatter.reformat(
+                picture, format=context.pix_fmt, dst_colorspace=_BT709, dst_color_range=_LIMITED, threads=1
+            )
+        picture.time_base = self._time_base
+        picture.pts = self._next_pts(frame)
+        picture.duration = frame.duration or 0
+        return picture
+
+    def _next_pts(self, frame: Frame) -> int:
+        pts = frame.pts
+        if pts is None:
+            step = round(1 / (self._rate * self._time_base))
+            pts = 0 if self._last_pts is None else self._last_pts + max(1, step)
+        if self._last_pts is not None and pts <= self._last_pts:
+            # No container can hold two pictures at one time; a tick later loses nothing that can be seen.
+            self._warn_once("timestamps that do not increase were moved by one tick")
+            pts = self._last_pts + 1
+        self._last_pts = pts
+        stream = self._stream
+        if stream is not None and stream.time_base and (pts * self._time_base / stream.time_base).denominator != 1:
+            self._warn_once(f"timestamps are rounded to {stream.time_base} s, the clock of {self._container}")
+        return pts
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        assert self._output is not None
+        for packet in packets:
+            if self._remuxer is not None:
+                self._remuxer.copy_until(self._output, packet.dts * packet.time_base)
+            self._output.mux_one(packet)
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def _failure(self, error: Exception) -> OutputError:
+        reason = getattr(error, "strerror", None) or error
+        hint = "" if self._last_pts else f"does {self.encoder.name} take this size and frame rate? try --encoder h264"
+        return OutputError(f"cannot write {self._file.path} ({reason})", hint)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Still pictures as frames: one file, or a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from crispstream.errors import InputError
+from crispstream.frame import ColorSpec, Frame, PixelFormat, Range
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+_GREY = ("1", "L", "LA", "La")
+_COLOR = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr")
+# The TIFF tags that describe the picture and not its storage (TIFF 6.0; Exif and GPS directories).
+_TIFF_KEPT = (270, 271, 272, 305, 306, 315, 33432, 34665, 34853)
+
+
+class PictureSource:
+    """The pictures at ``paths``, in that order, as RGB24 frames of full range.
+
+    ``info`` holds ``path``, ``grey`` (stored as greyscale), ``alpha`` ((H, W) uint8 or None), ``exif``,
+    ``icc_profile`` (bytes or None) and ``dpi``. Pixels stay as stored, with the orientation in ``exif``; TIFF alone
+    comes upright. With ``keep_going`` unreadable pictures are listed in ``failed`` as (name, reason) and left out;
+    without it, and when nothing at all can be read, InputError is raised.
+    """
+
+    def __init__(self, paths: Sequence[Path], keep_going: bool = False) -> None:
+        self._paths = list(paths)
+        self._keep_going = keep_going
+        self.total: int | None = len(self._paths)
+        self.failed: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        for path in self._paths:
+            try:
+                frame = read_picture(path)
+            except InputError as error:
+                if not self._keep_going:
+                    raise
+                self.failed.append((path.name, str(error)))
+                continue
+            yield frame
+        if self._paths and len(self.failed) == len(self._paths):
+            raise InputError(f"none of the {len(self._paths)} pictures could be read: {self.failed[0][1]}")
+
+    def close(self) -> None:
+        """Nothing stays open between pictures."""
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The pictures of ``folder`` by suffix, sorted by name. Raises InputError when there is none."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise InputError(f"{folder} holds no picture", f"known suffixes: {', '.join(PICTURE_SUFFIXES)}")
+    return paths
+
+
+def read_picture(path: Path) -> Frame:
+    """One picture as a frame. Raises InputError for what is not a picture, is damaged, or has no 8-bit RGB form."""
+    try:
+        with Image.open(path) as picture:
+            _check(picture, path)
+            picture.load()
+            return _frame(picture, path)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not a picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} is refused: more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+        raise InputError(f"{path} cannot be read ({error})") from error
+
+
+def _check(picture: Image.Image, path: Path) -> None:
+    # Pillow cuts 16-bit RGB down to 8 without a word; only the decoder's raw mode shows it.
+    deep = picture.mode[:1] in ("I", "F") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
+    if deep:
+        raise InputError(f"{path} has more than 8 bits a sample", "convert it to 8 bits first")
+    if picture.mode not in _GREY + _COLOR:
+        raise InputError(f"{path} is stored as {picture.mode}", "convert it to RGB first")
+    # The second picture of an MPO is a phone's depth or gain map.
+    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
+        raise InputError(f"{path} holds several pictures", "split it first")
+
+
+def _frame(picture: Image.Image, path: Path) -> Frame:
+    grey = picture.mode in _GREY
+    has_alpha = picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in picture.info
+    pixels = np.asarray(picture.convert("RGBA" if has_alpha else "RGB"))
+    info = {
+        "path": path,
+        "grey": grey,
+        "alpha": np.ascontiguousarray(pixels[..., 3]) if has_alpha else None,
+        "exif": _exif(picture),
+        "icc_profile": picture.info.get("icc_profile"),
+        "dpi": picture.info.get("dpi"),
+    }
+    rgb = np.ascontiguousarray(pixels[..., :3])
+    return Frame((rgb,), PixelFormat.RGB24, ColorSpec(range=Range.FULL), info=info)
+
+
+def _exif(picture: Image.Image) -> bytes | None:
+    if picture.format != "TIFF":
+        raw = picture.info.get("exif")
+        return raw if isinstance(raw, bytes) else None
+    everything = picture.getexif()
+    kept = Image.Exif()
+    for tag in _TIFF_KEPT:
+        if tag in everything:
+            kept[tag] = everything.get_ifd(tag) if tag in (34665, 34853) else everything[tag]
+    return kept.tobytes() if len(kept) else None

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A video file as frames: decoded by PyAV, not converted where one of our four formats fits."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from crispstream.errors import InputError
+from crispstream.frame import ColorSpec, Frame, PixelFormat, Plane, Range, plane_shapes
+from crispstream.tags import VideoTags
+
+# Formats whose codes are ours already. The "j" formats are FFmpeg's old way to say full range.
+_DIRECT = {
+    "yuv420p": PixelFormat.I420,
+    "yuvj420p": PixelFormat.I420,
+    "nv12": PixelFormat.NV12,
+    "rgb24": PixelFormat.RGB24,
+    "bgr24": PixelFormat.BGR24,
+}
+_LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
+_LOG_LEVEL = threading.Lock()
+# Shorter than this a missing end is a rounding of durations, not a truncated file.
+_END_TOLERANCE = Fraction(1, 2)
+
+
+class VideoSource:
+    """The frames of the first video stream of ``path`` (cover pictures are not counted as one).
+
+    Planes are read-only views of the decoder's memory: write to a copy. Every frame carries its stream's ``VideoTags``
+    in ``info["video_tags"]``. ``warnings`` tells, after the last frame, what could not be read or kept.
+    Raises InputError when there is nothing to decode.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.warnings: list[str] = []
+        try:
+            self._container = av.open(str(self.path), metadata_errors="surrogateescape")
+        except (av.FFmpegError, ValueError) as error:
+            raise InputError(
+                f"{self.path} is not a video that can be read ({_reason(error)})",
+                "an MP4 that was cut off has lost its index: record or copy it again",
+            ) from error
+        stream = main_video(self._container.streams.video)
+        if stream is None:
+            self._container.close()
+            raise InputError(f"{self.path} has no video stream that can be decoded")
+        self._stream = stream
+        self.stream_index: int = stream.index
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
+        self._reformatter = VideoReformatter()
+        self._chroma_location = _chroma_location(self._container, stream.index)
+        self._tags: VideoTags | None = None
+        self.size: tuple[int, int] = (stream.codec_context.width, stream.codec_context.height)
+        self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(25)
+        self.total: int | None = stream.frames or None
+        duration = self._expected_seconds()
+        if self.total is None and duration is not None:
+            self.total = round(duration * self.rate)
+
+    def __iter__(self) -> Iterator[Frame]:
+        end: Fraction | None = None
+        damaged = 0
+        gap = False
+        time_base = self._stream.time_base or 1 / self.rate
+        step = max(1, round(1 / (self.rate * time_base)))
+        next_pts = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                corrupt = packet.is_corrupt
+                decoded = packet.decode()
+            except av.FFmpegError as error:
+                damaged += 1
+                gap = True
+                if not isinstance(error, av.error.InvalidDataError):
+                    self.warnings.append(f"reading stopped early: {_reason(error)}")
+                    break
+                continue
+            damaged += corrupt
+            for picture in decoded:
+                if picture.pts is None:
+                    picture.pts = next_pts
+                picture.time_base = time_base
+                next_pts = picture.pts + (picture.duration or step)
+                end = next_pts * time_base
+                yield self._frame(picture, gap)
+                gap = False
+        if damaged:
+            self.warnings.append(f"{damaged} damaged packets: the file may be truncated, what could be decoded is used")
+        expected = self._expected_seconds()
+        start = (self._stream.start_time or 0) * time_base
+        if end is not None and expected is not None and end - start < expected - _END_TOLERANCE:
+            self.warnings.append(
+                f"the video ends after {float(end - start):.2f} of {float(expected):.2f} seconds: truncated"
+            )
+
+    def close(self) -> None:
+        """Close the file. Frames already given out stay valid. Idempotent."""
+        self._container.close()
+
+    def _frame(self, picture: VideoFrame, gap: bool) -> Frame:
+        tags = self._read_tags(picture)
+        name = picture.format.name
+        if name not in _DIRECT:
+            picture = self._convert(picture, tags)
+        pixel_format = _DIRECT[picture.format.name]
+        shapes = plane_shapes(pixel_format, picture.width, picture.height)
+        return Frame(
+            planes=tuple(_view(plane, shape) for plane, shape in zip(picture.planes, shapes, strict=True)),
+            format=pixel_format,
+            color=tags.color(picture.height) if pixel_format.is_yuv else ColorSpec(range=Range.FULL),
+            pts=picture.pts,
+            time_base=picture.time_base,
+            duration=picture.duration or None,
+            discontinuity=gap,
+            info={"video_tags": tags},
+        )
+
+    def _read_tags(self, picture: VideoFrame) -> VideoTags:
+        name = picture.format.name
+        color_range = int(picture.color_range)
+        if color_range == 0 and name.startswith(("yuvj", "gray")):
+            color_range = 2  # what FFmpeg takes these formats for
+        tags = VideoTags(
+            matrix=int(picture.colorspace),
+            range=color_range,
+            primaries=int(picture.color_primaries),
+            transfer=int(picture.color_trc),
+            chroma_location=self._chroma_location,
+            sample_aspect_ratio=self._stream.sample_aspect_ratio or None,
+            display_matrix=_display_matrix(picture),
+        )
+        if self._tags is None:
+            if name not in _DIRECT:
+                kept = "24-bit RGB" if _target(picture) == "rgb24" else "8-bit YUV 4:2:0"
+                self.warnings.append(f"pixel format {name} is processed as {kept}")
+            if picture.interlaced_frame:
+                self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
+        elif tags.display_matrix is None:
+            # Some decoders put the matrix on the first frame only; it holds for the stream.
+            tags = replace(tags, display_matrix=self._tags.display_matrix)
+        if tags != self._tags:
+            self._tags = tags
+        return self._tags if self._tags is not None else tags
+
+    def _convert(self, picture: VideoFrame, tags: VideoTags) -> VideoFrame:
+        # Both ranges are named: left to itself the scaler takes "unspecified" differently for different formats.
+        code_range = 2 if tags.range == 2 else 1
+        if picture.format.is_rgb or picture.format.has_palette:
+            code_range = 2
+        return self._reformatter.reformat(
+            picture, format=_target(picture), src_color_range=code_range, dst_color_range=code_range, threads=1
+        )
+
+    def _expected_seconds(self) -> Fraction | None:
+        """How long the container says the video stream is; None where it does not say."""
+        stream = self._stream
+        if stream.duration and stream.time_base:
+            return stream.duration * stream.time_base
+        matroska = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)\s*", stream.metadata.get("DURATION", ""))
+        if matroska:
+            hours, minutes, seconds = matroska.groups()
+            return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+        if len(self._container.streams) == 1 and self._container.duration:
+            return Fraction(self._container.duration, av.time_base)
+        return None
+
+
+def main_video(streams: tuple[VideoStream, ...]) -> VideoStream | None:
+    """The stream that is a film: the first decodable one that is not an attached picture."""
+    for stream in streams:
+        if stream.codec_context is not None and not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    return None
+
+
+def _target(picture: VideoFrame) -> str:
+    return "rgb24" if picture.format.is_rgb or picture.format.has_palette else "yuv420p"
+
+
+def _view(plane: av.video.plane.VideoPlane, shape: tuple[int, ...]) -> Plane:
+    """The plane as a read-only array of ``shape``; no copy, except of a picture stored bottom-up."""
+    pitch = plane.line_size
+    samples = shape[2] if len(shape) == 3 else 1
+    inner = (samples, 1) if len(shape) == 3 else (1,)
+    offset = 0 if pitch > 0 else -pitch * (shape[0] - 1)
+    view: Plane = np.ndarray(shape, np.uint8, buffer=memoryview(plane), offset=offset, strides=(pitch, *inner))
+    if pitch < 0:
+        view = np.ascontiguousarray(view)
+    # The decoder predicts later frames from this memory.
+    view.flags.writeable = False
+    return view
+
+
+def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:
+    try:
+        data = picture.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]
+    except (KeyError, ValueError):  # ValueError: side data of a kind that PyAV does not know
+        return None
+    matrix = np.frombuffer(data, np.int32)
+    return tuple(int(x) for x in matrix) if matrix.size == 9 else None
+
+
+def _chroma_location(container: av.container.InputContainer, index: int) -> int:
+    """Chroma siting of a stream. PyAV has no attribute for it, but FFmpeg's own description of the stream names it."""
+    with _LOG_LEVEL:
+        before = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)
+        av.logging.set_libav_level(av.logging.VERBOSE)
+        try:
+            description = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
+        finally:
+            av.logging.set_libav_level(av.logging.INFO)
+            av.logging.set_level(before)
+    for line in description.splitlines():
+        if re.match(rf"\s*Stream #0:{index}\b", line):
+            found = re.search(rf"[(,] ?({'|'.join(_LOCATIONS[1:])})[,)]", line)
+            return _LOCATIONS.index(found.group(1)) if found else 0
+    return 0
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
