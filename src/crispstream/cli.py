@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from crispstream import __version__
-from crispstream.errors import CrispStreamError, EngineError, UsageError
+from crispstream.errors import CrispStreamError, EngineError, InputError, UsageError
 
 INTERRUPTED = 130
 EPILOG = """Exit codes: 0 done; 1 unexpected failure; 2 wrong usage; 3 the input is missing or unreadable; 4 the output
@@ -71,7 +71,7 @@ def run(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the engine runs.")] = "auto",
     encoder: Annotated[str | None, typer.Option(help="Video encoder, such as h264 or hevc.")] = None,
     crf: Annotated[int | None, typer.Option(min=0, help="Video quality, 0 is best.")] = None,
-    speed: Annotated[str, typer.Option(help="Encoder speed, ultrafast to veryslow.")] = "medium",
+    speed: Annotated[str, typer.Option(help="Encoder speed, ultrafast to veryslow.")] = "veryfast",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Picture quality (JPEG, WebP).")] = 95,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     threads: Threads = None,
@@ -81,9 +81,9 @@ def run(
     debug: Debug = False,
 ) -> Report:
     """Sharpen a video, a picture or a folder of pictures."""
-    from crispstream.pipeline import run as run_file
+    from crispstream import pipeline
 
-    report = run_file(
+    report = pipeline.run(
         source,
         target,
         preset=preset,
@@ -99,9 +99,12 @@ def run(
         overwrite=overwrite,
         progress=not quiet and not as_json,
     )
-    data = asdict(report)
-    text = "" if quiet else f"{report.frames_out} frames, {report.fps:.1f} fps -> {target}"
-    return Report(data, text, INTERRUPTED if report.interrupted else 0)
+    lines = [f"{report.output}: {report.frames} frames, {report.width}x{report.height}, {report.fps:.1f} fps"]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"left out: {stream}" for stream in report.skipped]
+    lines += [f"failed: {name}: {reason}" for name, reason in report.failed]
+    code = INTERRUPTED if report.interrupted else InputError.exit_code if report.failed else 0
+    return Report(report.to_dict(), "" if quiet else "\n".join(lines), code)
 
 
 @app.command()

@@ -7,7 +7,6 @@ import ctypes
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -38,7 +37,7 @@ class Check:
 def diagnose() -> list[Check]:
     """Every check, what the default path needs first. Nothing is changed and no GPU library is initialised."""
     return [
-        _needed("Python", "install Python 3.10 or newer", _python),
+        Check("Python", "ok", f"{platform.python_version()} on {platform.machine()}", needed=True),
         _needed("pixel kernels", REINSTALL, _kernels),
         _needed("ONNX Runtime", "pip install onnxruntime", _onnxruntime),
         _needed("engines", REINSTALL, _engines),
@@ -86,12 +85,6 @@ def _needed(name: str, hint: str, probe: Callable[[], str]) -> Check:
         return Check(name, "broken", str(error), error.hint or f"type: {hint}", needed=True)
     except Exception as error:  # a half-installed library raises anything
         return Check(name, "broken", f"{type(error).__name__}: {error}", f"type: {hint}", needed=True)
-
-
-def _python() -> str:
-    if sys.version_info < (3, 10):
-        raise RuntimeError(f"{platform.python_version()} is older than 3.10")
-    return f"{platform.python_version()} on {platform.machine()}"
 
 
 def _kernels() -> str:

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: reports, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from crispstream import __version__, cli, doctor
+
+COMMANDS = ("run", "demo", "engines", "verify", "bench", "doctor")
+
+
+class Outcome:
+    """What one call of the command line printed and returned."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The one JSON object on standard output."""
+        value: dict[str, Any] = json.loads(self.out)
+        return value
+
+    def fails_with(self, code: int, text: str) -> None:
+        """Holds that the failure is one line naming ``text``, and nothing else."""
+        assert (self.code, self.out) == (code, ""), self.err
+        assert self.err.startswith("crispstream: error: ") and self.err.count("\n") == 1, self.err
+        assert text in self.err
+
+
+class Call:
+    """Calls ``main`` in this process: much faster than a new interpreter."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str | Path) -> Outcome:
+        self._monkeypatch.setattr(sys, "argv", ["crispstream", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return Outcome(exit_.value.code, out, err)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    return Call(monkeypatch, capsys)
+
+
+def write_clip(path: Path, frames: int, width: int = 64, height: int = 48) -> Path:
+    """A clip of moving noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(noise, index, 1), format="bgr24")))
+        container.mux(stream.encode())
+    return path
+
+
+def count_frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_version(call: Call) -> None:
+    outcome = call("--version")
+    assert (outcome.code, outcome.out) == (0, f"crispstream {__version__}\n")
+
+
+def test_help_names_commands_and_exit_codes(call: Call) -> None:
+    """No arguments at all are a newcomer's: they get the help, too."""
+    outcome = call()
+    assert outcome.code == 0 and outcome.out == call("--help").out
+    for word in (*COMMANDS, "Exit codes:", "130 interrupted"):
+        assert word in outcome.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_reports_as_json(call: Call, command: str) -> None:
+    outcome = call(command, "--help")
+    assert outcome.code == 0 and "--json" in outcome.out and "--debug" in outcome.out
+
+
+def test_exit_codes_are_documented() -> None:
+    table = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for code in (0, 1, 2, 3, 4, 5, 130):
+        assert f"| {code} |" in table and f"{code} " in cli.EPILOG
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["sharpen"], "sharpen"),
+        (["run", "in.mp4"], "OUTPUT"),
+        (["run", "in.mp4", "out.mp4", "--strengh", "1"], "--strengh"),
+        (["run", "in.mp4", "out.mp4", "--engine-backend", "magic"], "onnxruntime"),
+        (["run", "in.mp4", "out.mp4", "--strength", "9"], "--strength"),
+        (["bench", "nano", "--size", "640"], "640x360"),
+        (["bench", "gigantic"], "gigantic"),
+        (["verify", "gigantic"], "gigantic"),
+    ],
+)
+def test_wrong_usage(call: Call, arguments: list[str], text: str) -> None:
+    call(*arguments).fails_with(2, text)
+    outcome = call(*arguments, "--json")
+    assert outcome.code == 2
+    assert text in outcome.data["error"]["message"] + outcome.data["error"]["hint"]
+    assert outcome.data["error"]["exit_code"] == 2
+
+
+def test_unknown_preset_of_run(call: Call, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mp4", 2)
+    call("run", clip, tmp_path / "out.mp4", "--preset", "gigantic").fails_with(2, "gigantic")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_missing_input(call: Call, tmp_path: Path) -> None:
+    call("run", tmp_path / "no.mp4", tmp_path / "out.mp4").fails_with(3, "no.mp4")
+    outcome = call("run", tmp_path / "no.mp4", tmp_path / "out.mp4", "--json")
+    assert outcome.data["error"]["exit_code"] == outcome.code == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_input_that_is_no_video(call: Call, tmp_path: Path) -> None:
+    text = tmp_path / "in.mp4"
+    text.write_text("this is not a film")
+    call("run", text, tmp_path / "out.mp4", "--quiet").fails_with(3, "in.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_output_that_cannot_be_written(call: Call, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mp4", 2)
+    call("run", clip, tmp_path / "nowhere" / "out.mp4", "--quiet").fails_with(4, "nowhere")
+
+
+def test_run_reports(call: Call, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mp4", 7)
+    outcome = call("run", clip, tmp_path / "out.mp4", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.data["frames"] == 7 == count_frames(tmp_path / "out.mp4")
+    assert (outcome.data["width"], outcome.data["height"]) == (64, 48)
+    call("run", clip, tmp_path / "out.mp4", "--quiet").fails_with(4, "--overwrite")
+    again = call("run", clip, tmp_path / "out.mp4", "--quiet", "--overwrite")
+    assert (again.code, again.out, again.err) == (0, "", "")
+
+
+def test_interrupt_leaves_a_file_that_plays(tmp_path: Path) -> None:
+    """Ctrl-C in the middle: exit code 130, the frames finished so far, nothing half written."""
+    clip = write_clip(tmp_path / "in.mp4", 400, 320, 240)
+    command = [sys.executable, "-m", "crispstream.cli", "run", clip, tmp_path / "out.mp4", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    report = json.loads(out)
+    assert process.returncode == 130 and report["interrupted"] is True
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+    assert 0 < count_frames(tmp_path / "out.mp4") == report["frames"] < 400
+
+
+def test_interrupted_elsewhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> list[doctor.Check]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "diagnose", interrupt)
+    call("doctor").fails_with(130, "interrupted")
+    assert call("doctor", "--json").data["error"]["exit_code"] == 130
+
+
+def test_unexpected_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[doctor.Check]:
+        raise ZeroDivisionError("a\nb")
+
+    monkeypatch.setattr(doctor, "diagnose", fail)
+    call("doctor").fails_with(1, "ZeroDivisionError: a b (run again with --debug for the traceback)")
+    outcome = call("doctor", "--debug")
+    assert outcome.code == 1 and "Traceback" in outcome.err
+    assert call("doctor", "--json").data["error"]["message"] == "ZeroDivisionError: a\nb"
+
+
+def test_doctor_finds_the_default_path(call: Call) -> None:
+    outcome = call("doctor", "--json")
+    checks = {check["name"]: check for check in outcome.data["checks"]}
+    assert outcome.code == 0 and outcome.data["healthy"] is True
+    assert checks["pixel kernels"]["detail"].startswith("ABI ")
+    for check in checks.values():
+        assert check["status"] == "ok" or check["hint"]
+    assert "The default path works." in call("doctor").out
+
+
+def test_doctor_says_what_is_broken(tmp_path: Path) -> None:
+    """In a process of its own: the library is loaded once."""
+    done = subprocess.run(
+        [sys.executable, "-m", "crispstream.cli", "doctor", "--json"],
+        env={**os.environ, "CRISPSTREAM_LIBRARY_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    broken = [c["name"] for c in json.loads(done.stdout)["checks"] if c["status"] == "broken"]
+    assert done.returncode == 5 and broken == ["pixel kernels"]
+
+
+def test_engines(call: Call) -> None:
+    outcome = call("engines", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.data["presets"]["nano"]["shipped"] is True
+    assert "nano" in call("engines").out
+
+
+def test_verify_names_the_extra_that_is_missing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.startswith("crispstream.export.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    call("verify", "nano").fails_with(5, "pip install 'crispstream[export]'")
+
+
+def test_bench(call: Call) -> None:
+    outcome = call("bench", "nano", "--size", "64x48", "--frames", "6", "--threads", "1", "--json")
+    assert outcome.code == 0, outcome.err
+    data = outcome.data
+    assert data["fps_engine"] > 0 and data["fps_end_to_end"] > 0 and data["fps_end_to_end_i420"] > 0
+    assert set(data["stages_ms"]) == {"unpack", "encoder", "foreground", "background", "blend"}
+    assert 0 < data["latency_ms"]["p50"] <= data["latency_ms"]["p95"] <= data["latency_ms"]["p99"]
+    assert data["machine"]["threads"] == 1
