@@ -117,9 +117,8 @@ def synthesise(
     still = (length.amax((1, 2, 3)) == 0)[:, None, None, None]
     # Nothing moved: what is wrong with the picture is not blur, so the right answer is the picture itself.
     target = torch.where(still, blurry, sharp)
-    known = torch.ones(count, dtype=torch.bool, device=device)
     mask = soft * is_person[:, None, None, None].to(soft.dtype)
-    return Batch(blurry, target, mask, gate, mask_known, known)
+    return Batch(blurry, target, mask, gate, mask_known, torch.ones_like(mask_known))
 
 
 def _centre(image: Tensor, size: int) -> Tensor:

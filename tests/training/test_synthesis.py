@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blur synthesis: identities, labels, and the NumPy twin of the demo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from crispstream import blur
+from training.camera import jpeg
+from training.motion import displacement, random_affine
+from training.synthesis import expose, synthesise
+
+
+def _picture(size: int, seed: int = 0) -> torch.Tensor:
+    smooth = torch.rand(1, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(smooth, size=(size, size), mode="bicubic").clamp(0, 1)
+
+
+def _disc(size: int) -> torch.Tensor:
+    axis = torch.arange(size) - size / 2
+    return ((axis[:, None] ** 2 + axis**2).sqrt() < size / 4).float()[None, None]
+
+
+@pytest.mark.parametrize("size", [64, 75])
+def test_numpy_twin_equals_torch(size: int) -> None:
+    linear, alpha = _picture(80)[..., :size, :size], _disc(size)
+    generator = torch.Generator().manual_seed(3)
+    camera = random_affine(1, 7, torch.tensor([9.0]), size, generator)
+    person = random_affine(1, 7, torch.tensor([6.0]), size, generator)
+    mean, soft = expose(linear, alpha, camera, person, size)
+    twin_mean, twin_soft = blur.expose(
+        linear[0].permute(1, 2, 0).numpy(), alpha[0].permute(1, 2, 0).numpy(), camera[0].numpy(), person[0].numpy()
+    )
+    np.testing.assert_allclose(twin_mean, mean[0].permute(1, 2, 0).numpy(), atol=2e-5)
+    np.testing.assert_allclose(twin_soft, soft[0].permute(1, 2, 0).numpy(), atol=2e-5)
+
+
+def test_no_motion_is_the_identity() -> None:
+    linear, alpha = _picture(64), _disc(64)
+    still = random_affine(1, 5, torch.tensor([0.0]), 64, torch.Generator().manual_seed(1))
+    mean, soft = expose(linear, alpha, still, still, 64)
+    torch.testing.assert_close(mean, linear, atol=1e-5, rtol=0)
+    torch.testing.assert_close(soft, alpha, atol=1e-5, rtol=0)
+    assert float(displacement(still, 64).max()) == 0
+
+
+def test_the_target_lies_at_mid_exposure() -> None:
+    # A blurred picture must not be shifted against its target: correlate it with shifted copies of the target.
+    linear, nobody = _picture(96, seed=5), torch.zeros(1, 1, 96, 96)
+    straight = torch.zeros(1, 9, 2, 3)
+    straight[..., 0, 0] = straight[..., 1, 1] = 1
+    straight[..., 0, 2] = torch.linspace(-4, 4, 9)
+    mean, _ = expose(linear, nobody, straight, straight, 96)
+    errors = {d: float((mean - linear.roll(d, 3))[..., 16:-16].square().mean()) for d in (-2, -1, 0, 1, 2)}
+    assert min(errors, key=errors.__getitem__) == 0
+
+
+def test_displacement_measures_translation_in_pixels() -> None:
+    maps = torch.zeros(1, 9, 2, 3)
+    maps[..., 0, 0] = maps[..., 1, 1] = 1
+    maps[..., 0, 2] = torch.linspace(-3, 3, 9)
+    torch.testing.assert_close(displacement(maps, 32), torch.full((1, 1, 32, 32), 6.0))
+
+
+def test_labels_follow_the_motion() -> None:
+    photo, alpha = _picture(96).repeat(32, 1, 1, 1), _disc(96).repeat(32, 1, 1, 1)
+    person = torch.tensor([True, False] * 16)
+    known = torch.tensor([True] * 24 + [False] * 8)
+    batch = synthesise(photo, alpha, person, known, 64, 10.0, seed=2)
+    assert torch.equal(batch.mask_known, known)
+    assert float(batch.mask[1::2].max()) == 0, "an object is not a person"
+    assert float(batch.mask[0::2].amax((1, 2, 3)).min()) > 0.9
+    quiet = batch.gate.amax((1, 2, 3)) == 0
+    assert 0 < int(quiet.sum()) < 16
+    assert torch.equal(batch.blurry[quiet], batch.sharp[quiet]), "nothing moved, so the picture is its own answer"
+    assert float((batch.blurry[~quiet] - batch.sharp[~quiet]).abs().amax((1, 2, 3)).min()) > 0
+
+
+def test_the_same_seed_gives_the_same_batch() -> None:
+    arguments = (_picture(96), _disc(96), torch.tensor([True]), torch.tensor([True]), 64, 12.0)
+    first, second, other = (synthesise(*arguments, seed=s) for s in (4, 4, 5))
+    assert torch.equal(first.blurry, second.blurry)
+    assert not torch.equal(first.blurry, other.blurry)
+
+
+def test_jpeg_at_high_quality_is_close_and_at_low_quality_is_not() -> None:
+    picture = _picture(64)
+    fine, coarse = (float((jpeg(picture, torch.tensor([q])) - picture).square().mean()) for q in (97.0, 10.0))
+    assert fine < 2e-5 < coarse
