@@ -46,14 +46,14 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
 
 def degrade(linear: Tensor, generator: torch.Generator) -> Tensor:
     """Linear light (N, 3, S, S) -> sRGB codes as delivered: Poisson-Gaussian noise, demosaic-like correlation, 8 bits,
-    compression in half of the samples. A quarter of the samples stay clean."""
+    compression in a third of the samples. Half of the samples get no noise."""
     n = linear.shape[0]
 
     def draw(low: float, high: float) -> Tensor:
         return (torch.rand(n, 1, 1, 1, generator=generator) * (high - low) + low).to(linear.device)
 
     shot, read = 10 ** draw(-5.0, -3.0), 10 ** draw(-4.0, -2.3)
-    noisy = (torch.rand(n, 1, 1, 1, generator=generator) < 0.75).to(linear.device)
+    noisy = (torch.rand(n, 1, 1, 1, generator=generator) < 0.5).to(linear.device)
     noise = torch.randn(linear.shape, generator=generator).to(linear.device)
     smooth = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="reflect"), 3, 1) * 2
     correlation = draw(0, 1)
@@ -63,6 +63,6 @@ def degrade(linear: Tensor, generator: torch.Generator) -> Tensor:
     grain = noise * (shot * clipped + read**2).sqrt() * unsaturated
     codes = to_srgb(clipped + torch.where(noisy, grain, torch.zeros_like(grain)))
     codes = (codes * 255).round() / 255
-    quality = draw(40, 97).view(n)
-    compressed = (torch.rand(n, 1, 1, 1, generator=generator) < 0.5).to(linear.device)
+    quality = draw(60, 97).view(n)
+    compressed = (torch.rand(n, 1, 1, 1, generator=generator) < 0.33).to(linear.device)
     return torch.where(compressed, (jpeg(codes, quality) * 255).round() / 255, codes)

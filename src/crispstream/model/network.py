@@ -83,6 +83,11 @@ class Encoder(nn.Module):
         self.head_up = Upsample(c2, HEAD_CHANNELS)
         self.head_mix = _conv(HEAD_CHANNELS, HEAD_CHANNELS)
         self.head_out = _conv(HEAD_CHANNELS, 2)
+        # The stem starts near the identity: the branches see the pixels themselves from the first step on.
+        through = torch.arange(min(c0, preset.packed_channels))
+        with torch.no_grad():
+            self.stem.weight.mul_(0.3)
+            self.stem.weight[through, through, 1, 1] += 1
 
     def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f0 = self.blocks0(F.relu(self.stem(packed)))
