@@ -36,11 +36,15 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
     )
     basis = _dct().to(image.device)
     n, _, height, width = image.shape
-    ycc = torch.einsum("ij,njhw->nihw", to_ycc, image * 255) - torch.tensor([128.0, 0, 0], device=image.device).view(3, 1, 1)
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, image * 255) - torch.tensor([128.0, 0, 0], device=image.device).view(
+        3, 1, 1
+    )
     blocks = ycc.view(n, 3, height // 8, 8, width // 8, 8).transpose(3, 4)
     coefficients = basis @ blocks @ basis.T
     blocks = basis.T @ ((coefficients / steps).round() * steps) @ basis
-    ycc = blocks.transpose(3, 4).reshape(n, 3, height, width) + torch.tensor([128.0, 0, 0], device=image.device).view(3, 1, 1)
+    ycc = blocks.transpose(3, 4).reshape(n, 3, height, width) + torch.tensor([128.0, 0, 0], device=image.device).view(
+        3, 1, 1
+    )
     return torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycc), ycc).div(255).clamp(0, 1)
 
 

@@ -25,7 +25,9 @@ class Progress:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
 
-def save(path: Path, progress: Progress, net: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.AdamW) -> None:
+def save(
+    path: Path, progress: Progress, net: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.AdamW
+) -> None:
     """Write everything that resuming needs; the old file stays until the new one is whole."""
     tensors = {f"net.{k}": v.detach().contiguous() for k, v in net.state_dict().items()}
     tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}

@@ -33,7 +33,7 @@ class Photo:
 
 
 def read_manifest(folder: Path, split: str) -> list[Photo]:
-    """Photographs of one split whose files are there (a subset of the data is fine). Raises FileNotFoundError if none."""
+    """Photographs of one split whose files are there (a subset will do). Raises FileNotFoundError if none."""
     photos = []
     with (folder / "manifest.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -145,7 +145,12 @@ class HighSpeedSet:
         unknown = torch.zeros(count, dtype=torch.bool, device=device)
         nothing = torch.zeros(count, 1, size, size, device=device)
         return Batch(
-            _to_tensor(np.stack(blurry), device), _to_tensor(np.stack(sharp), device), nothing, nothing, unknown, unknown
+            _to_tensor(np.stack(blurry), device),
+            _to_tensor(np.stack(sharp), device),
+            nothing,
+            nothing,
+            unknown,
+            unknown,
         )
 
 

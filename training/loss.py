@@ -13,12 +13,14 @@ from training.synthesis import Batch
 PICTURE_WEIGHT = 0.03
 LABEL_WEIGHT = 0.02
 FLOOR = 1e-4
-"""Mean squared error (40 dB) below which a better picture is worth little: sharp frames must not outweigh blurred ones."""
+"""Mean squared error (40 dB) below which better is worth little: sharp frames must not outweigh blurred ones."""
 
 
 def _label_loss(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
     pooled = F.avg_pool2d(label, label.shape[-1] // predicted.shape[-1])
-    per_sample = F.binary_cross_entropy(predicted.float().clamp(1e-4, 1 - 1e-4), pooled, reduction="none").mean((1, 2, 3))
+    per_sample = F.binary_cross_entropy(predicted.float().clamp(1e-4, 1 - 1e-4), pooled, reduction="none").mean(
+        (1, 2, 3)
+    )
     return (per_sample * known).sum() / known.sum().clamp(min=1)
 
 

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def fill_behind(image: Tensor, keep: Tensor) -> Tensor:
-    """Fill (N, C, H, W) where ``keep`` (N, 1, H, W) is 0 from its surroundings: a push-pull pyramid of weighted means."""
+    """Fill (N, C, H, W) where ``keep`` (N, 1, H, W) is 0 from its surroundings: a push-pull pyramid."""
     levels = [(image * keep, keep)]
     while min(levels[-1][1].shape[-2:]) > 1:
         value, weight = levels[-1]
@@ -52,7 +52,9 @@ def warp(image: Tensor, maps: Tensor, size: int) -> Tensor:
     """Sample (N, C, H, W) by affine maps (N, 2, 3) into a centred ``size`` square (N, C, size, size), bilinearly."""
     height, width = image.shape[-2:]
     axis = torch.arange(size, dtype=torch.float32, device=image.device) - (size - 1) / 2
-    grid = torch.stack((axis.expand(size, size), axis[:, None].expand(size, size), torch.ones_like(axis).expand(size, size)))
+    grid = torch.stack(
+        (axis.expand(size, size), axis[:, None].expand(size, size), torch.ones_like(axis).expand(size, size))
+    )
     points = torch.einsum("nij,jhw->nhwi", maps, grid)
     scale = torch.tensor([2 / width, 2 / height], device=image.device)
     return F.grid_sample(image, points * scale, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layered motion blur in NumPy, for the demo: the twin of ``training.synthesis.expose`` without torch.
 
-The exposure is the mean over T sub-frames of ``alpha_t F_t + (1 - alpha_t) G_t`` in linear light: F the person layer with
-its moving alpha, G the background, filled in behind the person.
+The exposure is the mean over T sub-frames of ``alpha_t F_t + (1 - alpha_t) G_t`` in linear light: F the person layer
+with its moving alpha, G the background, filled in behind the person.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def fill_behind(image: Array, keep: Array) -> Array:
         value, weight = levels[-1]
         levels.append((_halve(value), _halve(weight)))
     value, weight = levels[-1]
-    coarse = value / np.maximum(weight, 1e-6)
+    coarse = np.asarray(value / np.maximum(weight, 1e-6), np.float32)
     for value, weight in reversed(levels[:-1]):
         coarse = _resize(coarse, *value.shape[:2])
         sure = np.minimum(weight * 4, 1)
-        coarse = sure * (value / np.maximum(weight, 1e-6)) + (1 - sure) * coarse
+        coarse = np.asarray(sure * (value / np.maximum(weight, 1e-6)) + (1 - sure) * coarse, np.float32)
     return np.asarray(image * keep + coarse * (1 - keep), np.float32)
 
 
@@ -65,7 +65,8 @@ def _reflect(position: Array, size: int) -> Array:
     # Mirror at the outer pixel edges (-0.5 and size - 0.5), then stay inside, as torch's grid_sample does.
     span = np.float32(size)
     folded = np.abs(position + 0.5) % (2 * span)
-    return np.clip(np.where(folded > span, 2 * span - folded, folded) - 0.5, 0, span - 1).astype(np.float32)
+    inside = np.clip(np.where(folded > span, 2 * span - folded, folded) - 0.5, 0, span - 1)
+    return np.asarray(inside, np.float32)
 
 
 def warp(image: Array, matrix: Array) -> Array:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from crispstream.engine.protocol import Engine, EngineSession
 from crispstream.engine.select import open_engine
@@ -27,7 +30,7 @@ class Stats:
     ``non_finite`` residual values that were dropped (each a pixel channel left as it was)."""
 
     frames: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     variants: Counter[str] = field(default_factory=Counter)
     non_finite: int = 0
 
@@ -105,6 +108,17 @@ class Deblurrer:
             raise UsageError(str(error), "pass an (H, W, 3) uint8 BGR array or a crispstream.Frame") from error
         return self._process(frame, Decision())[0].planes[0]
 
+    def maps(self, image: Plane) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Person mask and blur gate of an (H, W, 3) uint8 BGR array, one value per cell of map_stride pixels."""
+        frame = Frame.from_array(image, PixelFormat.BGR24)
+        with self._lock:
+            geometry, session = self._session(frame.width, frame.height)
+            bindings.unpack(frame, geometry, session.packed, self._threads)
+            session.run(foreground=False, background=False)
+            rows, columns = -(-frame.height // geometry.map_stride), -(-frame.width // geometry.map_stride)
+            mask, gate = session.head[0, :, :rows, :columns].astype(np.float32)
+        return mask, gate
+
     def open_stream(self) -> DeblurStream:
         """State for one stream of consecutive frames; any number may be open at once."""
         return DeblurStream(self)
@@ -167,7 +181,8 @@ class Deblurrer:
             self.stats.non_finite += dropped
             self.stats.variants[decision.variant] += 1
             self.stats.seconds["unpack"] += unpacked - started
-            self.stats.seconds.update(session.seconds)
+            for part, seconds in session.seconds.items():
+                self.stats.seconds[part] += seconds
             self.stats.seconds["engine"] += inferred - unpacked
             self.stats.seconds["blend"] += time.perf_counter() - inferred
             return out, statistics

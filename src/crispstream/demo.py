@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: a portrait is blurred as a moving camera would, person and background apart, and restored as a video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from crispstream import blur
+from crispstream.deblurrer import Deblurrer
+from crispstream.errors import InputError, OutputError
+from crispstream.frame import ColorSpec, Frame, PixelFormat
+from crispstream.kernels import bindings
+from crispstream.pipeline import run
+from crispstream.sheet import before_after, mask_overlay, side_by_side
+from crispstream.sinks.video import VideoSink
+from crispstream.sources.pictures import PICTURE_SUFFIXES
+from crispstream.sources.video import VideoSource
+
+Picture = npt.NDArray[np.uint8]
+
+FRAMES = 30
+RATE = Fraction(24)
+SUBFRAMES = 11
+CRF = 10
+"""Quality of the demo's videos: near lossless, so that the figures speak of blur and not of compression."""
+LONGEST_CLIP = 300
+"""Frames of the user's own clip that are shown."""
+
+# Outline of the person (with helmet) in scikit-image's 512x512 astronaut picture: x, y, drawn by hand.
+# fmt: off
+PERSON = (
+    (153, 78), (160, 55), (175, 38), (195, 26), (215, 18), (240, 15), (265, 22), (285, 40), (298, 62),
+    (301, 85), (298, 108), (285, 124), (275, 134), (268, 138), (264, 150), (258, 165), (256, 173), (268, 182),
+    (285, 200), (298, 220), (304, 236), (325, 248), (342, 262), (352, 290), (360, 325), (364, 347), (385, 344),
+    (410, 345), (440, 355), (470, 380), (488, 415), (497, 447), (500, 456), (508, 465), (512, 480), (512, 512),
+    (60, 512), (45, 495), (30, 470), (22, 440), (20, 400), (24, 360), (30, 320), (42, 285), (55, 258),
+    (75, 240), (95, 222), (114, 210), (114, 190), (122, 175), (135, 158), (155, 149), (178, 148), (183, 146),
+    (182, 132), (172, 124), (160, 112), (155, 95),
+)
+# fmt: on
+DETAIL = ((145, 60, 160), (120, 330, 160), (350, 30, 160))
+"""Squares (x, y, side) shown enlarged on the sheet: the face, the patch, the model behind."""
+
+
+def person_alpha(size: int = 512) -> blur.Array:
+    """The polygon as a soft mask (size, size, 1) in [0, 1], antialiased by 4x4 sampling."""
+    mask = Image.new("L", (size * 4, size * 4))
+    ImageDraw.Draw(mask).polygon([(x * size / 128, y * size / 128) for x, y in PERSON], fill=255)
+    return np.asarray(mask.resize((size, size), Image.Resampling.BOX), np.float32)[..., None] / np.float32(255)
+
+
+def motion(time: npt.NDArray[np.float64], reach: float, turn: float, phase: float) -> blur.Array:
+    """Maps (T, 2, 3) of a swaying layer at ``time`` (T,) in frames: a Lissajous path of ``reach`` pixels."""
+    x = reach * np.sin(2 * np.pi * time / 19 + phase)
+    y = 0.5 * reach * np.sin(2 * np.pi * time / 13 + 2 * phase)
+    angle = turn * np.sin(2 * np.pi * time / 23 + phase)
+    rows = [[np.cos(angle), -np.sin(angle), x], [np.sin(angle), np.cos(angle), y]]
+    return np.moveaxis(np.array(rows, np.float32), 2, 0)
+
+
+def moving_portrait(count: int = FRAMES) -> Iterator[tuple[Picture, Picture]]:
+    """(sharp, blurred) frames of the moving portrait, (512, 512, 3) RGB; the sharp one is the mid-exposure instant.
+
+    Raises ImportError where scikit-image, whose public-domain NASA portrait this is, is not installed.
+    """
+    from skimage import data
+
+    linear = blur.to_linear(np.asarray(data.astronaut(), np.float32) / np.float32(255))  # type: ignore[no-untyped-call]
+    alpha = person_alpha()
+    shutter = (np.arange(SUBFRAMES) - SUBFRAMES // 2) / SUBFRAMES * 0.5
+    for index in range(count):
+        pair = []
+        for time in (np.array([index], float), index + shutter):
+            mean, _ = blur.expose(linear, alpha, motion(time, 34, 0.02, 0.4), motion(time, 26, 0.01, 2.1))
+            pair.append(np.asarray(np.round(blur.to_srgb(mean) * 255), np.uint8))
+        yield pair[0], pair[1]
+
+
+def psnr(picture: Picture, truth: Picture) -> float:
+    """Peak signal-to-noise ratio in dB for 8-bit codes."""
+    error = float(np.mean((picture.astype(np.float32) - truth.astype(np.float32)) ** 2))
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def as_rgb(frame: Frame) -> Picture:
+    """Any frame as an (H, W, 3) RGB array."""
+    if frame.format is PixelFormat.RGB24:
+        return frame.planes[0]
+    out = Frame.from_array(np.empty((frame.height, frame.width, 3), np.uint8), PixelFormat.RGB24)
+    bindings.convert(frame, out)
+    return out.planes[0]
+
+
+def run_demo(source: str | os.PathLike[str] | None, output: str | os.PathLike[str], preset: str) -> dict[str, Any]:
+    """Restore the portrait, or the user's picture or clip, and put the evidence into the folder ``output``.
+
+    Returns figures and files: ``psnr_blurred``, ``psnr_restored`` (dB, mean over frames; None for the user's own input,
+    whose truth nobody knows), ``fps`` (whole run, codecs included), ``stats``, ``files``.
+    """
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
+    with Deblurrer(preset) as deblurrer:
+        if source is not None and Path(source).suffix.lower() in PICTURE_SUFFIXES:
+            return _picture_demo(Path(source), folder, deblurrer)
+        truth: list[Picture] = []
+        clip = folder / "blurred.mp4" if source is None else Path(source)
+        if source is None:
+            _write(clip, _remember(moving_portrait(), truth), RATE)
+        return _clip_demo(clip, truth, folder, deblurrer)
+
+
+def _remember(pairs: Iterator[tuple[Picture, Picture]], truth: list[Picture]) -> Iterator[Picture]:
+    for sharp, blurred in pairs:
+        truth.append(sharp)
+        yield blurred
+
+
+def _write(path: Path, pictures: Iterator[Picture], rate: Fraction) -> None:
+    sink = VideoSink(path, rate=rate, crf=CRF, overwrite=True)
+    try:
+        for index, picture in enumerate(pictures):
+            sink.write(Frame((picture,), PixelFormat.RGB24, ColorSpec(), index, 1 / rate))
+        sink.close()
+    finally:
+        sink.abort()
+
+
+def _read(path: Path) -> tuple[list[Picture], Fraction]:
+    source = VideoSource(path)
+    try:
+        return [as_rgb(frame) for frame in islice(source, LONGEST_CLIP)], source.rate
+    finally:
+        source.close()
+
+
+def _clip_demo(clip: Path, truth: list[Picture], folder: Path, deblurrer: Deblurrer) -> dict[str, Any]:
+    restored = folder / "restored.mp4"
+    report = run(clip, restored, deblurrer=deblurrer, crf=CRF, overwrite=True)
+    (before, rate), (after, _) = _read(clip), _read(restored)
+    _write(folder / "compare.mp4", (side_by_side(b, a) for b, a in zip(before, after, strict=True)), rate)
+    gains = [psnr(a, t) - psnr(b, t) for b, a, t in zip(before, after, truth, strict=False)]
+    # The frame whose gain is the median: neither the best nor the worst.
+    shown = int(np.argsort(gains)[len(gains) // 2]) if gains else len(before) // 2
+    pictures = {"blurred": before[shown], "restored": after[shown]}
+    if truth:
+        pictures["original"] = truth[shown]
+    result = _evidence(pictures, DETAIL if truth else (), folder, deblurrer)
+    result["files"] = [*(str(folder / n) for n in ("compare.mp4", "restored.mp4")), *result["files"]]
+    result["fps"] = round(report.fps, 2)
+    if truth:
+        for name, pictures_of in (("psnr_blurred", before), ("psnr_restored", after)):
+            figures = [psnr(p, t) for p, t in zip(pictures_of, truth, strict=True)]
+            result[name] = round(float(np.mean(figures)), 3)
+    return result
+
+
+def _picture_demo(path: Path, folder: Path, deblurrer: Deblurrer) -> dict[str, Any]:
+    restored = folder / f"restored{path.suffix}"
+    report = run(path, restored, deblurrer=deblurrer, overwrite=True)
+    pictures = {name: _open(file) for name, file in (("blurred", path), ("restored", restored))}
+    result = _evidence(pictures, (), folder, deblurrer)
+    return {**result, "fps": round(report.fps, 2), "files": [str(restored), *result["files"]]}
+
+
+def _open(path: Path) -> Picture:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise InputError(f"{path} is not a picture") from error
+
+
+def _evidence(
+    pictures: dict[str, Picture], details: tuple[tuple[int, int, int], ...], folder: Path, deblurrer: Deblurrer
+) -> dict[str, Any]:
+    sheet, overlay = folder / "before_after.png", folder / "mask.png"
+    before_after(pictures, details).save(sheet)
+    mask, _ = deblurrer.maps(np.ascontiguousarray(pictures["blurred"][..., ::-1]))
+    mask_overlay(pictures["blurred"], mask).save(overlay)
+    return {
+        "psnr_blurred": None,
+        "psnr_restored": None,
+        "preset": deblurrer.engine.manifest.preset,
+        "engine": deblurrer.engine.name,
+        "stats": deblurrer.stats.as_dict(),
+        "files": [str(sheet), str(overlay)],
+    }
