@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Human-aware gating: timing, hysteresis, fades, and what the blend makes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from crispstream.gating import FADE_FRAMES, ON_THRESHOLD, QUIET_FRAMES, SLOTS, Decision, Gating
+
+PERSON, SCENE, BOTH, NOTHING = (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)
+
+
+def feed(gating: Gating, statistics: tuple[float, float], frames: int) -> list[Decision]:
+    decisions = []
+    for _ in range(frames):
+        decisions.append(gating.decide())
+        gating.observe(statistics)
+    return decisions
+
+
+def shares(decision: Decision, mask: float) -> tuple[float, float]:
+    """Weights of foreground and background residual at a pixel with this mask value, as the blend computes them."""
+    m = decision.mask_gain * mask + decision.mask_bias
+    return decision.strength * m, decision.strength * (1 - m)
+
+
+def test_everything_runs_while_both_layers_move() -> None:
+    assert set(feed(Gating(), BOTH, 50)) == {Decision()}
+
+
+@pytest.mark.parametrize(
+    ("statistics", "variant"), [(PERSON, "foreground"), (SCENE, "background"), (NOTHING, "none")]
+)
+def test_a_quiet_branch_goes_after_the_quiet_frames_and_the_fade(statistics: tuple[float, float], variant: str) -> None:
+    decisions = feed(Gating(), statistics, SLOTS + QUIET_FRAMES + FADE_FRAMES)
+    assert decisions[SLOTS + QUIET_FRAMES - 2] == Decision()
+    assert [d.variant for d in decisions[: -1]] == ["both"] * (len(decisions) - 1 - 1) + [variant]
+
+
+def test_the_branch_that_stays_takes_over_smoothly() -> None:
+    decisions = feed(Gating(), SCENE, SLOTS + QUIET_FRAMES + FADE_FRAMES + 1)
+    foreground = [shares(d, 0.8)[0] for d in decisions]
+    background = [shares(d, 0.8)[1] for d in decisions]
+    steps = [a - b for a, b in zip(foreground, foreground[1:], strict=False)]
+    assert max(steps) <= 0.8 / FADE_FRAMES + 1e-6 and min(steps) >= 0
+    assert background[-1] == pytest.approx(1.0)
+    assert all(f + b == pytest.approx(1.0) for f, b in zip(foreground, background, strict=True))
+
+
+def test_all_quiet_fades_the_strength_and_keeps_the_mask() -> None:
+    decisions = feed(Gating(), NOTHING, SLOTS + QUIET_FRAMES + FADE_FRAMES + 1)
+    fading = [d for d in decisions if 0 < d.strength < 1]
+    assert [d.strength for d in fading] == [0.75, 0.5, 0.25]
+    assert all((d.mask_gain, d.mask_bias) == (1, 0) for d in fading)
+    assert decisions[-1].variant == "none"
+
+
+def test_on_at_once_from_the_frame_slots_back() -> None:
+    gating = Gating()
+    feed(gating, NOTHING, 60)
+    woken = feed(gating, PERSON, SLOTS + FADE_FRAMES)
+    assert [d.variant for d in woken[: SLOTS + 1]] == ["none"] * SLOTS + ["foreground"]
+    assert [d.strength for d in woken[SLOTS:]] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_flicker_below_the_quiet_frames_changes_nothing() -> None:
+    gating = Gating()
+    for _ in range(5):
+        assert {d.variant for d in feed(gating, NOTHING, QUIET_FRAMES - 1) + feed(gating, BOTH, 1)} == {"both"}
+
+
+def test_the_threshold_itself_is_quiet() -> None:
+    assert feed(Gating(), (ON_THRESHOLD, 1.0), 40)[-1].variant == "background"
+    assert feed(Gating(), (ON_THRESHOLD * 1.01, 1.0), 40)[-1].variant == "both"
+
+
+def test_reset_runs_everything_again() -> None:
+    gating = Gating()
+    feed(gating, NOTHING, 60)
+    gating.reset()
+    assert feed(gating, NOTHING, SLOTS) == [Decision()] * SLOTS
