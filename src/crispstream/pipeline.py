@@ -42,13 +42,13 @@ class Source(Protocol):
 class Processor(Protocol):
     """What happens to a frame; a ``DeblurStream`` is one."""
 
-    def process(self, frame: Frame) -> Frame: ...
+    def process(self, frame: Frame, /) -> Frame: ...
 
 
 class FrameDeblurrer(Protocol):
     """What ``run`` needs of a ``Deblurrer``: one frame on its own, or a stream that remembers the frames before."""
 
-    def __call__(self, frame: Frame) -> Frame: ...
+    def __call__(self, frame: Frame, /) -> Frame: ...
 
     def open_stream(self) -> Processor: ...
 
@@ -270,7 +270,7 @@ class _OneByOne:
     def __init__(self, deblurrer: FrameDeblurrer) -> None:
         self._deblurrer = deblurrer
 
-    def process(self, frame: Frame) -> Frame:
+    def process(self, frame: Frame, /) -> Frame:
         return self._deblurrer(frame)
 
 

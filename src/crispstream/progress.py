@@ -42,7 +42,7 @@ class Silent:
 class Lines:
     """A plain line every few seconds: frames, frames a second, time left."""
 
-    def __init__(self, stream: TextIO, seconds_per_line: float = _SECONDS_PER_LINE) -> None:
+    def __init__(self, stream: TextIO, seconds_per_line: float) -> None:
         self._stream = stream
         self._pause = seconds_per_line
         self._total: int | None = None
@@ -107,4 +107,4 @@ def make_progress(quiet: bool = False, stream: TextIO | None = None) -> Progress
     stream = stream or sys.stderr
     if quiet:
         return Silent()
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    return Bar(stream) if stream.isatty() else Lines(stream, _SECONDS_PER_LINE)

@@ -13,15 +13,16 @@ from typing import Any
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Discard, Stream
+from av.stream import Discard, Disposition, Stream
 
 from crispstream.errors import OutputError
 
 # What a muxer writes of itself, and what counted the old packets.
 _STALE = ("major_brand", "minor_version", "compatible_brands", "encoder", "rotate")
 _STALE_PREFIXES = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION")
-# Containers that write a timecode track by themselves from the video stream's "timecode" entry.
-_REBUILDS_TIMECODE = ("mp4", "mov")
+# The sample that ends a line of 3GPP timed text; the muxer writes one wherever a line ends.
+_NO_TEXT = bytes(2)
+_MP4_FAMILY = ("mp4", "mov")
 
 
 class Remuxer:
@@ -42,6 +43,11 @@ class Remuxer:
         self._packets: Iterator[Packet[Any]] = iter(())
         self._pending: Packet[Any] | None = None
 
+    @property
+    def has_quicktime_keys(self) -> bool:
+        """Whether the metadata has names in reverse-domain style, which MP4 and MOV hold in a table of their own."""
+        return any(key.startswith("com.") for key in self._input.metadata)
+
     def add_streams(self, output: OutputContainer, add_film: Any) -> Any:
         """Create the output's streams in the input's order; ``add_film()`` creates the film's and is returned."""
         film = None
@@ -50,16 +56,14 @@ class Remuxer:
                 film = add_film()
                 film.metadata.update({k: v for k, v in stream.metadata.items() if not _is_stale(k)})
                 film.disposition = stream.disposition
-            elif _can_hold(output.format.name, stream):
+            elif self._can_hold(output, stream):
                 copy = output.add_stream_from_template(stream, opaque=True)
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
                 self._copies[stream.index] = copy
             elif not self._is_rebuilt(output, stream):
-                codec = stream.name or "unknown codec"
-                self.skipped.append(
-                    f"stream {stream.index} ({stream.type}, {codec}): {output.format.name} cannot hold it"
-                )
+                what = f"stream {stream.index} ({stream.type}, {stream.name or 'unknown codec'})"
+                self.skipped.append(f"{what}: {output.format.name} cannot hold it")
         output.metadata.update({k: v for k, v in self._input.metadata.items() if not _is_stale(k)})
         output.set_chapters(self._input.chapters())
         for stream in self._input.streams:
@@ -71,15 +75,23 @@ class Remuxer:
             self._advance()
         return film
 
+    @property
+    def next_time(self) -> Fraction | None:
+        """When the next packet is due, in seconds; None when there is no more, or it does not say."""
+        if self._pending is None:
+            return None
+        stamp = self._pending.dts if self._pending.dts is not None else self._pending.pts
+        return None if stamp is None else stamp * self._pending.time_base
+
     def copy_until(self, output: OutputContainer, time: Fraction | None) -> None:
         """Copy the packets that are due before ``time`` seconds; None copies all that are left."""
         while self._pending is not None:
-            packet = self._pending
-            stamp = packet.dts if packet.dts is not None else packet.pts
-            if time is not None and stamp is not None and stamp * packet.time_base > time:
+            packet, due = self._pending, self.next_time
+            if time is not None and due is not None and due > time:
                 return
             packet.stream = self._copies[packet.stream_index]
-            output.mux_one(packet)
+            if not (packet.stream.name == "mov_text" and bytes(packet) == _NO_TEXT):
+                output.mux_one(packet)
             self._advance()
 
     def close(self) -> None:
@@ -91,25 +103,33 @@ class Remuxer:
         # The packets without data that end a demuxer's run only flush decoders.
         self._pending = next((p for p in self._packets if p.size or p.dts is not None), None)
 
+    def _can_hold(self, output: OutputContainer, stream: Stream) -> bool:
+        container = output.format.name
+        if stream.type == "data":
+            # Its meaning is defined by its container, and some muxers would take any bytes.
+            if container not in self._input.format.name.split(",") or self._is_rebuilt(output, stream):
+                return False
+        elif stream.disposition & Disposition.attached_pic and container not in _MP4_FAMILY:
+            return False  # it would become a second film
+        # The only sure way to know is to let the muxer write a header.
+        trial = av.open(io.BytesIO(), "w", format=container)
+        try:
+            trial.add_stream_from_template(stream, opaque=True)
+            trial.start_encoding()
+        except (av.FFmpegError, ValueError):
+            return False
+        finally:
+            with contextlib.suppress(av.FFmpegError):  # without packets some trailers cannot be written
+                trial.close()
+        return True
+
     def _is_rebuilt(self, output: OutputContainer, stream: Stream) -> bool:
-        return stream.type == "data" and "timecode" in stream.metadata and output.format.name in _REBUILDS_TIMECODE
+        """Whether the muxer makes this stream anew: from the film's timecode entry, or from the chapters."""
+        if stream.type != "data":
+            return False
+        is_timecode = "timecode" in stream.metadata and output.format.name in _MP4_FAMILY
+        return is_timecode or (stream.name == "bin_data" and bool(self._input.chapters()))
 
 
 def _is_stale(key: str) -> bool:
     return key in _STALE or key.startswith(_STALE_PREFIXES)
-
-
-def _can_hold(container: str, stream: Stream) -> bool:
-    """Whether the muxer takes such a stream: the only sure way to know is to let it write a header."""
-    if stream.type == "data" and container in _REBUILDS_TIMECODE:
-        return False  # the header is accepted, but the samples of unknown data tracks are not described
-    trial = av.open(io.BytesIO(), "w", format=container)
-    try:
-        trial.add_stream_from_template(stream, opaque=True)
-        trial.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
-    finally:
-        with contextlib.suppress(av.FFmpegError):  # without packets some trailers cannot be written
-            trial.close()
-    return True

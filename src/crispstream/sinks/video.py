@@ -65,6 +65,7 @@ class VideoSink:
         self._output: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._size = (0, 0)
+        self._started = False
         self._last_pts: int | None = None
         self._time_base = 1 / rate
         self.warnings: list[str] = []
@@ -113,20 +114,25 @@ class VideoSink:
     def _open(self, frame: Frame) -> tuple[OutputContainer, VideoStream]:
         self._size = (frame.width, frame.height)
         self._time_base = frame.time_base or 1 / self._rate
-        # MP4 and MOV choose a clock of their own unless told; only with the input's are all timestamps exact.
-        clock = {"video_track_timescale": str(self._time_base.denominator)} if self._container in ("mp4", "mov") else {}
+        if self._copy_from is not None:
+            self._remuxer = Remuxer(*self._copy_from)
+        options: dict[str, str] = {}
+        if self._container in ("mp4", "mov"):
+            # These choose a clock of their own unless told; only with the input's are all timestamps exact.
+            options["video_track_timescale"] = str(self._time_base.denominator)
+            if self._remuxer is not None and self._remuxer.has_quicktime_keys:
+                options["movflags"] = "use_metadata_tags"
         output = av.open(
             str(self._file.temporary),
             "w",
             format=self._container,
-            container_options=clock,
+            container_options=options,
             metadata_errors="surrogateescape",
         )
         self._output = output  # so that abort closes it whatever happens below
-        if self._copy_from is None:
+        if self._remuxer is None:
             stream = self._add_film(output, frame)
         else:
-            self._remuxer = Remuxer(*self._copy_from)
             stream = self._remuxer.add_streams(output, lambda: self._add_film(output, frame))
             self.skipped += self._remuxer.skipped
         output.start_encoding()
@@ -156,10 +162,10 @@ class VideoSink:
         context.thread_type = "AUTO"  # PyAV's own choice, slices, costs quality
         context.thread_count = encoder_threads()
         stream.set_display_matrix(tags.display_matrix)
+        if tags.display_matrix and self._container == "mpegts":
+            self.skipped.append("rotation: mpegts cannot hold it")
         if pixel_format == "yuv444p":
-            self.warnings.append(
-                f"{frame.width}x{frame.height} is odd: written as 4:4:4, which some players cannot show"
-            )
+            self.warnings.append(f"{frame.width}x{frame.height} is odd: written as 4:4:4, which few players show")
         result: VideoStream = stream
         return result
 
@@ -201,9 +207,24 @@ class VideoSink:
     def _mux(self, packets: Iterable[Any]) -> None:
         assert self._output is not None
         for packet in packets:
+            if not self._started:
+                self._started = True
+                self._tell_shift(packet)
             if self._remuxer is not None:
                 self._remuxer.copy_until(self._output, packet.dts * packet.time_base)
             self._output.mux_one(packet)
+
+    def _tell_shift(self, first: Any) -> None:
+        if self._container in ("mp4", "mov"):
+            return  # an edit list holds what lies before zero
+        # Matroska stores presentation times only.
+        start = (first.dts if self._container == "mpegts" else first.pts) * first.time_base
+        copied = self._remuxer.next_time if self._remuxer is not None else None
+        start = min(start, copied if copied is not None else start)
+        if start < 0:
+            self.warnings.append(
+                f"all streams start {float(-start):.3f} s later: {self._container} cannot start below 0"
+            )
 
     def _warn_once(self, text: str) -> None:
         if text not in self.warnings:

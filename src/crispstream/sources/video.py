@@ -13,7 +13,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
@@ -78,23 +81,10 @@ class VideoSource:
         time_base = self._stream.time_base or 1 / self.rate
         step = max(1, round(1 / (self.rate * time_base)))
         next_pts = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    break
-                corrupt = packet.is_corrupt
-                decoded = packet.decode()
-            except av.FFmpegError as error:
-                damaged += 1
-                gap = True
-                if not isinstance(error, av.error.InvalidDataError):
-                    self.warnings.append(f"reading stopped early: {_reason(error)}")
-                    break
-                continue
-            damaged += corrupt
-            for picture in decoded:
+        for pictures, broken in self._decode():
+            damaged += broken
+            gap |= broken
+            for picture in pictures:
                 if picture.pts is None:
                     picture.pts = next_pts
                 picture.time_base = time_base
@@ -103,7 +93,7 @@ class VideoSource:
                 yield self._frame(picture, gap)
                 gap = False
         if damaged:
-            self.warnings.append(f"{damaged} damaged packets: the file may be truncated, what could be decoded is used")
+            self.warnings.append(f"damaged in {damaged} places or truncated: what could be decoded is used")
         expected = self._expected_seconds()
         start = (self._stream.start_time or 0) * time_base
         if end is not None and expected is not None and end - start < expected - _END_TOLERANCE:
@@ -114,6 +104,25 @@ class VideoSource:
     def close(self) -> None:
         """Close the file. Frames already given out stay valid. Idempotent."""
         self._container.close()
+
+    def _decode(self) -> Iterator[tuple[list[VideoFrame], bool]]:
+        """What each packet gives, and whether it was damaged."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                self.warnings.append(f"reading stopped early: {_reason(error)}")
+                yield self._stream.decode(None), True
+                return
+            if packet is None:
+                return
+            try:
+                pictures = packet.decode()
+            except av.FFmpegError:
+                yield [], True
+                continue
+            yield pictures, packet.is_corrupt or any(p.is_corrupt for p in pictures)
 
     def _frame(self, picture: VideoFrame, gap: bool) -> Frame:
         tags = self._read_tags(picture)
@@ -186,7 +195,7 @@ class VideoSource:
 def main_video(streams: tuple[VideoStream, ...]) -> VideoStream | None:
     """The stream that is a film: the first decodable one that is not an attached picture."""
     for stream in streams:
-        if stream.codec_context is not None and not stream.disposition & av.stream.Disposition.attached_pic:
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
             return stream
     return None
 
@@ -195,7 +204,7 @@ def _target(picture: VideoFrame) -> str:
     return "rgb24" if picture.format.is_rgb or picture.format.has_palette else "yuv420p"
 
 
-def _view(plane: av.video.plane.VideoPlane, shape: tuple[int, ...]) -> Plane:
+def _view(plane: VideoPlane, shape: tuple[int, ...]) -> Plane:
     """The plane as a read-only array of ``shape``; no copy, except of a picture stored bottom-up."""
     pitch = plane.line_size
     samples = shape[2] if len(shape) == 3 else 1
@@ -218,7 +227,7 @@ def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:
     return tuple(int(x) for x in matrix) if matrix.size == 9 else None
 
 
-def _chroma_location(container: av.container.InputContainer, index: int) -> int:
+def _chroma_location(container: InputContainer, index: int) -> int:
     """Chroma siting of a stream. PyAV has no attribute for it, but FFmpeg's own description of the stream names it."""
     with _LOG_LEVEL:
         before = av.logging.get_level()

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong paths, damaged files, full disks, Ctrl-C: one clear error, and never half an output."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+from clips import Identity, audio_packets, pattern, read_clip, write_clip
+
+from crispstream import run
+from crispstream.errors import CrispStreamError, InputError, OutputError, UsageError
+from crispstream.frame import Frame
+from crispstream.sinks.partial import PartialFile
+from crispstream.sinks.video import VideoSink
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind(tmp_path: Path) -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+    assert not [p for p in tmp_path.rglob("*") if p.name.endswith(".part")]
+
+
+def refused(kind: type[CrispStreamError], src: Path, dst: Path, **options: object) -> CrispStreamError:
+    with pytest.raises(kind) as caught:
+        run(src, dst, deblurrer=Identity(), **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_missing_input(tmp_path: Path) -> None:
+    assert "does not exist" in str(refused(InputError, tmp_path / "none.mp4", tmp_path / "out.mp4"))
+
+
+@pytest.mark.parametrize("name", ["in.mp4", "in.png"])
+def test_empty_input(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert "is empty" in str(refused(InputError, tmp_path / name, tmp_path / f"out{name[2:]}"))
+
+
+@pytest.mark.parametrize(("name", "message"), [("in.mp4", "not a video"), ("in.png", "not a picture")])
+def test_text_is_neither_video_nor_picture(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_text("Dear diary,\n" * 50)
+    assert message in str(refused(InputError, tmp_path / name, tmp_path / f"out{name[2:]}"))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_mp4_without_its_index(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mp4", frames=50, content=pattern)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    error = refused(InputError, path, tmp_path / "out.mp4")
+    assert "not a video" in str(error) and "cut off" in error.hint
+
+
+def test_sound_alone_is_not_a_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "in.mp4"), "w") as output:
+        output.mux(audio_packets(output, "aac", seconds=0.2))
+    assert "no video stream" in str(refused(InputError, tmp_path / "in.mp4", tmp_path / "out.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "container"),
+    [
+        (".mkv", {}),
+        (".ts", {}),
+        (".mp4", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+        (".mov", {"movflags": "faststart"}),
+    ],
+)
+def test_a_cut_file_gives_what_it_holds_and_a_warning(tmp_path: Path, suffix: str, container: dict[str, str]) -> None:
+    options = {"g": "10", "bf": "0"}
+    path = write_clip(
+        tmp_path / f"in{suffix}", frames=100, size=(160, 96), content=pattern, container=container, options=options
+    )
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * 0.6) + 100])
+    report = run(path, tmp_path / "out.mp4", deblurrer=Identity())
+    assert 40 <= report.frames <= 65
+    assert any("truncated" in w for w in report.warnings), report.warnings
+    assert len(read_clip(tmp_path / "out.mp4").pts) == report.frames
+
+
+def test_damage_in_the_middle_is_passed_over(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.ts", frames=100, content=pattern, options={"g": "10"})
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 188 * 40] = bytes(188 * 40)
+    path.write_bytes(data)
+    report = run(path, tmp_path / "out.mp4", deblurrer=Identity())
+    assert 50 < report.frames <= 100
+    assert report.warnings
+
+
+def test_output_exists(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4")
+    (tmp_path / "out.mp4").write_text("precious")
+    error = refused(OutputError, tmp_path / "in.mp4", tmp_path / "out.mp4")
+    assert "exists" in str(error) and "--overwrite" in error.hint
+    assert (tmp_path / "out.mp4").read_text() == "precious"
+    run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity(), overwrite=True)
+    assert len(read_clip(tmp_path / "out.mp4").pts) == 12
+
+
+def test_a_failed_overwrite_leaves_the_old_file(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4")
+    (tmp_path / "out.mp4").write_text("precious")
+
+    def fail(index: int) -> None:
+        if index == 6:
+            raise RuntimeError("broken engine")
+
+    with pytest.raises(RuntimeError, match="broken engine"):
+        run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity(fail), overwrite=True)
+    assert (tmp_path / "out.mp4").read_text() == "precious"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_output_is_the_input(tmp_path: Path, link: bool) -> None:
+    path = write_clip(tmp_path / "in.mp4")
+    target = path
+    if link:
+        target = tmp_path / "same.mp4"
+        os.link(path, target)
+    before = path.read_bytes()
+    refused(UsageError, path, target, overwrite=True)
+    assert path.read_bytes() == before
+
+
+def test_output_folder_is_missing(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4")
+    error = refused(OutputError, tmp_path / "in.mp4", tmp_path / "no" / "out.mp4")
+    assert "does not exist" in str(error) and "mkdir" in error.hint
+
+
+def test_output_folder_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "in.mp4")
+
+    def refuse(*arguments: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("crispstream.sinks.partial.os.open", refuse)  # for the superuser nothing is read-only
+    assert "cannot write in" in str(refused(OutputError, tmp_path / "in.mp4", tmp_path / "out.mp4"))
+
+
+def test_output_is_not_a_file(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4")
+    os.mkfifo(tmp_path / "out.mp4")
+    assert "regular file" in str(refused(OutputError, tmp_path / "in.mp4", tmp_path / "out.mp4", overwrite=True))
+
+
+def test_an_output_folder_takes_the_name_of_the_input(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4")
+    (tmp_path / "results").mkdir()
+    report = run(tmp_path / "in.mp4", tmp_path / "results", deblurrer=Identity())
+    assert report.output == str(tmp_path / "results" / "in.mp4")
+    assert (tmp_path / "results" / "in.mp4").is_file()
+
+
+def test_unknown_output_suffix(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4")
+    assert ".mkv" in refused(UsageError, tmp_path / "in.mp4", tmp_path / "out.xyz").hint
+    refused(UsageError, tmp_path / "in.mp4", tmp_path / "out.png")
+
+
+def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "in.mp4", frames=100)
+    write = VideoSink.write
+
+    def full(self: VideoSink, frame: Frame) -> None:
+        write(self, frame)
+        if frame.pts == 512 * 50:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VideoSink, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity())
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_muxer_that_cannot_write_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "in.mp4", frames=200, size=(160, 96), content=pattern)
+    sink_file = PartialFile.__init__
+
+    def on_a_full_disk(self: PartialFile, path: Path, overwrite: bool = False) -> None:
+        sink_file(self, path, overwrite)
+        self.temporary.symlink_to("/dev/full")
+
+    monkeypatch.setattr(PartialFile, "__init__", on_a_full_disk)
+    assert "No space left" in str(refused(OutputError, tmp_path / "in.mp4", tmp_path / "out.mp4"))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+SCRIPT = """
+    import json, sys, time
+    from clips import Identity
+    from crispstream import run
+
+    def slow(index):
+        print(index, flush=True)
+        time.sleep(0.02)
+
+    try:
+        print(json.dumps(run(sys.argv[1], sys.argv[2], deblurrer=Identity(slow)).to_dict()))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_ctrl_c_leaves_a_file_that_plays(tmp_path: Path, suffix: str, number: signal.Signals) -> None:
+    path = write_clip(tmp_path / f"in{suffix}", frames=500, audio="aac")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(path), str(tmp_path / f"out{suffix}")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == "30":
+            process.send_signal(number)
+            break
+    rest = process.stdout.read()
+    assert process.wait(30) == 0
+    assert '"interrupted": true' in rest
+    result, source = read_clip(tmp_path / f"out{suffix}"), read_clip(path)
+    assert 30 < len(result.pts) < 60
+    assert result.pts == source.pts[: len(result.pts)]
+    sound = result.packets[1]
+    assert 0 < len(sound) < len(source.packets[1]) / 4
+    assert sound == source.packets[1][: len(sound)]
