@@ -122,7 +122,9 @@ def demo(
         data = run_demo(source, output, preset)
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "demo", ("skimage", "scipy")) from error
-    lines = [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in data.items()]
+    lines = [f"{data['fps']:.1f} fps, codecs included ({data['engine']})", *data["files"]]
+    if data["psnr_restored"] is not None:
+        lines.insert(0, f"PSNR {data['psnr_blurred']:.2f} dB blurred, {data['psnr_restored']:.2f} dB restored")
     return Report(data, "\n".join(lines))
 
 
