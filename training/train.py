@@ -112,7 +112,8 @@ def train(arguments: argparse.Namespace) -> checkpoint.Progress:
             flush=True,
         )
 
-    while progress.step < arguments.steps and time.monotonic() < deadline:
+    last = min(arguments.steps, arguments.stop_after)
+    while progress.step < last and time.monotonic() < deadline:
         fraction = progress.step / arguments.steps
         warm = min(1.0, (progress.step + 1) / 200)
         for group in optimizer.param_groups:
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="folder for checkpoint and weights (default: runs/PRESET)")
     parser.add_argument("--steps", type=int, default=20_000, help="length of the whole schedule")
     parser.add_argument("--minutes", type=float, default=1e9, help="length of this session")
+    parser.add_argument("--stop-after", type=int, default=10**9, help="end this session at that step")
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128, help="pixels, a multiple of 16")
