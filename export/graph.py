@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network as ONNX graphs: three parts and the fused one, FP32 or FP16, for any padded size."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from crispstream import manifest
+from crispstream.errors import EngineError
+from crispstream.model.network import HumanAwareNet
+from crispstream.model.presets import Preset
+
+from .weights import StoredTensor
+
+OPSET = 18
+FEATURES = ("features0", "features1", "features2")
+BOUNDARIES = {
+    "encoder": (("packed",), (*FEATURES, "head")),
+    "foreground": (FEATURES, ("residual",)),
+    "background": (FEATURES, ("residual",)),
+    "fused": (("packed",), ("head", "foreground", "background")),
+}
+"""Inputs and outputs of every graph."""
+
+Precision = Literal["float32", "float16"]
+
+
+def tensor_shapes(preset: Preset) -> dict[str, tuple[int | str, ...]]:
+    """Shape of every boundary tensor, with the named dimensions of the manifest."""
+
+    def at(channels: int, step: int) -> tuple[int | str, ...]:
+        return (1, channels, f"height_{step}", f"width_{step}")
+
+    s = preset.pack
+    shapes = {name: at(c, s << i) for i, (name, c) in enumerate(zip(FEATURES, preset.channels, strict=True))}
+    packed = at(preset.packed_channels, s)
+    return {"packed": packed, **shapes, "head": at(2, preset.map_stride), "residual": packed}
+
+
+def build_graph(
+    net: HumanAwareNet,
+    weights: dict[str, StoredTensor],
+    part: str,
+    precision: Precision = "float32",
+    location: str | None = None,
+) -> ModelProto:
+    """The ONNX graph of ``part``: a key of BOUNDARIES.
+
+    Initialisers are the FP16 bits of ``weights``: references into the file ``location``, or, without one, inside the
+    graph. float32: a Cast follows each, which ONNX Runtime folds at load, and branches get ``_block_features``.
+    float16: every tensor and every convolution is FP16. Raises EngineError where ``net`` does not hold ``weights``.
+    """
+    model = _trace(net, part)
+    _store_weights(model, weights, "" if part == "fused" else f"{part}.", precision, location)
+    if precision == "float16":
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    elif part in manifest.PARTS[1:]:
+        _block_features(model, net.preset)
+    return model
+
+
+class _Fused(nn.Module):
+    def __init__(self, net: HumanAwareNet) -> None:
+        super().__init__()
+        self.encoder, self.foreground, self.background = net.encoder, net.foreground, net.background
+
+    def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        f0, f1, f2, head = self.encoder(packed)
+        return head, self.foreground(f0, f1, f2), self.background(f0, f1, f2)
+
+
+def _trace(net: HumanAwareNet, part: str) -> ModelProto:
+    inputs, outputs = BOUNDARIES[part]
+    shapes = tensor_shapes(net.preset)
+    shapes |= dict.fromkeys(manifest.PARTS[1:], shapes["residual"])
+    size = 2 * net.preset.multiple
+    example = tuple(torch.zeros(manifest.Tensor(shapes[name], "", "").sizes(size, size)) for name in inputs)
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        file = Path(folder) / "part.onnx"
+        # The tracing exporter: its graph is the network, node for node. The newer one drops biases that are zero, so
+        # that the graph would depend on the weights, and takes ten times as long.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Fused(net) if part == "fused" else net.get_submodule(part),
+            example,
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={n: {i: d for i, d in enumerate(shapes[n]) if isinstance(d, str)} for n in inputs + outputs},
+        )
+        model = onnx.load(file)
+    model.graph.name = f"{net.preset.name}_{part}"
+    return model
+
+
+def _store_weights(
+    model: ModelProto, weights: dict[str, StoredTensor], prefix: str, precision: Precision, location: str | None
+) -> None:
+    casts = []
+    for tensor in model.graph.initializer:
+        inner, stored = tensor.name, weights.get(prefix + tensor.name)
+        if stored is None or not np.array_equal(numpy_helper.to_array(tensor), stored.value.astype(np.float32)):
+            raise EngineError(f"the weights file does not hold the network's {prefix}{inner}")
+        name = prefix + inner
+        tensor.CopyFrom(numpy_helper.from_array(stored.value, name))
+        if location:
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", stored.offset), ("length", stored.length)):
+                tensor.external_data.add(key=key, value=str(value))
+        target = name if precision == "float16" else f"{name}.float32"
+        if precision == "float32":
+            casts.append(helper.make_node("Cast", [name], [target], f"{name}.cast", to=TensorProto.FLOAT))
+        _rename_uses(model, inner, target)
+    _prepend(model, casts)
+
+
+def _block_features(model: ModelProto, preset: Preset) -> None:
+    """Pass each feature map through a 1x1 depthwise convolution with weight 1: the identity, exactly.
+
+    ONNX Runtime computes convolutions in a blocked channel layout (NCHWc) and carries it from one convolution to the
+    next only. A skip connection that is a graph input is in plain layout, and its addition would pull the whole branch
+    out of the blocked one and back. Behind a convolution it joins in, and the addition and ReLU fuse into it.
+    """
+    nodes = []
+    for name, channels in zip(FEATURES, preset.channels, strict=True):
+        ones, blocked = f"{name}.ones", f"{name}.blocked"
+        _rename_uses(model, name, blocked)
+        model.graph.initializer.append(numpy_helper.from_array(np.ones((channels, 1, 1, 1), np.float32), ones))
+        nodes.append(helper.make_node("Conv", [name, ones], [blocked], blocked, kernel_shape=[1, 1], group=channels))
+    _prepend(model, nodes)
+
+
+def _rename_uses(model: ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            if name == old:
+                node.input[i] = new
+
+
+def _prepend(model: ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    nodes = [*nodes, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

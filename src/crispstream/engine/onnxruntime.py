@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime on the CPU: the default engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import onnxruntime as ort
+
+from crispstream.engine.protocol import Array, PaddedSize, PartsSession
+from crispstream.errors import EngineError
+from crispstream.manifest import PARTS, Manifest
+from crispstream.threads import cpu_quota
+
+QUIET = 3
+
+
+def open_graph(path: Path, manifest: Manifest, size: PaddedSize, threads: int) -> Any:
+    """An ``InferenceSession`` of one graph for one padded size. Raises EngineError where ONNX Runtime refuses it.
+
+    The size is fixed because ONNX Runtime fuses the additions of skip connections only between shapes that it knows to
+    be equal; the sessions of a preset open in a few milliseconds.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = QUIET
+    # Three sessions take turns. Threads that spin while they wait would take the processors from the next one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, value in _named_dimensions(manifest, size).items():
+        options.add_free_dimension_override_by_name(name, value)
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        message = f"ONNX Runtime {ort.__version__} cannot load {path}: {error}"
+        raise EngineError(message, "try --engine-backend torch, or install another onnxruntime") from error
+
+
+def _named_dimensions(manifest: Manifest, size: PaddedSize) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for tensor in manifest.tensors.values():
+        sizes = tensor.sizes(size.padded_width, size.padded_height)
+        found |= {d: n for d, n in zip(tensor.shape, sizes, strict=True) if isinstance(d, str)}
+    return found
+
+
+def bind(session: Any, arrays: dict[str, Array]) -> Any:
+    """Bind every input and output of ``session`` to memory that exists; the arrays must outlive the binding."""
+    binding = session.io_binding()
+    for entries, bind_one in ((session.get_inputs(), binding.bind_input), (session.get_outputs(), binding.bind_output)):
+        for entry in entries:
+            array = arrays[entry.name]
+            bind_one(entry.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    return binding
+
+
+class OnnxRuntimeSession(PartsSession):
+    """The three graphs, bound to this session's arrays: a run allocates nothing of its own."""
+
+    def __init__(self, manifest: Manifest, size: PaddedSize, parts: dict[str, Any]) -> None:
+        super().__init__(manifest, size)
+        self._parts = parts
+        self._features = {name: self._allocate(name) for name in manifest.tensors if name.startswith("features")}
+        shared = {**self._features, "packed": self.packed, "head": self.head}
+        self._bindings = {
+            part: bind(session, {**shared, "residual": self._residuals[part]} if part in self._residuals else shared)
+            for part, session in parts.items()
+        }
+
+    def _run_part(self, part: str) -> None:
+        try:
+            self._parts[part].run_with_iobinding(self._bindings[part])
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed in {part}: {error}") from error
+
+
+class _Size(NamedTuple):
+    padded_width: int
+    padded_height: int
+
+
+class OnnxRuntimeEngine:
+    """``threads``: None takes the CPU quota. The graphs of the last size stay open, so that its sessions share them."""
+
+    name = "onnxruntime"
+
+    def __init__(self, manifest: Manifest, threads: int | None = None) -> None:
+        self.manifest = manifest
+        self.threads = threads or cpu_quota()
+        self._lock = Lock()
+        self._open: tuple[tuple[int, int], dict[str, Any]] | None = None
+        self._closed = False
+        self.session(_Size(manifest.multiple, manifest.multiple))  # shows now whether the graphs load
+
+    def session(self, size: PaddedSize) -> OnnxRuntimeSession:
+        """A session for frames of this padded size. Raises EngineError."""
+        key = (size.padded_width, size.padded_height)
+        with self._lock:
+            if self._closed:
+                raise EngineError("this engine is closed")
+            if self._open is None or self._open[0] != key:
+                parts = {p: open_graph(self.manifest.path(p), self.manifest, size, self.threads) for p in PARTS}
+                self._open = (key, parts)
+            return OnnxRuntimeSession(self.manifest, size, self._open[1])
+
+    def close(self) -> None:
+        """Let go of the graphs; sessions that are still held keep theirs until they are dropped."""
+        with self._lock:
+            self._closed, self._open = True, None

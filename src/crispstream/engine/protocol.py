@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every engine offers, and the part of a session that does not depend on the library."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from crispstream.errors import EngineError
+from crispstream.manifest import PARTS, Manifest
+
+Array = npt.NDArray[Any]
+
+
+class PaddedSize(Protocol):
+    """What an engine needs to know of a frame: its padded size in pixels (``Geometry`` has it)."""
+
+    @property
+    def padded_width(self) -> int: ...
+    @property
+    def padded_height(self) -> int: ...
+
+
+class EngineSession(Protocol):
+    """The network for one frame size, with its memory. Belongs to one thread at a time.
+
+    Fill ``packed`` (1, 3 s^2, H/s, W/s), call ``run``, read ``head`` (1, 2, H', W'), person mask and blur gate, and the
+    residuals (as ``packed``; None for a branch that did not run). The arrays are the session's own: the next ``run``
+    overwrites them. ``seconds`` says how long each part of the last run took.
+    """
+
+    @property
+    def packed(self) -> Array: ...
+    @property
+    def head(self) -> Array: ...
+    @property
+    def foreground(self) -> Array | None: ...
+    @property
+    def background(self) -> Array | None: ...
+    @property
+    def seconds(self) -> dict[str, float]: ...
+
+    def run(self, foreground: bool = True, background: bool = True) -> None:
+        """Run the encoder and the wanted branches. Raises EngineError where the library fails."""
+
+
+class Engine(Protocol):
+    """A preset, opened by one inference library. May be used from any thread; ``name`` is the library's."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def session(self, size: PaddedSize) -> EngineSession:
+        """Everything that frames of this size need, allocated now. Raises EngineError."""
+
+    def close(self) -> None:
+        """Free the engine; a second call does nothing. Sessions must not run any more."""
+
+
+class PartsSession(ABC):
+    """An ``EngineSession`` whose results arrive in NumPy arrays; a library adds how one part runs."""
+
+    def __init__(self, manifest: Manifest, size: PaddedSize) -> None:
+        if size.padded_width % manifest.multiple or size.padded_height % manifest.multiple:
+            message = f"{size.padded_width}x{size.padded_height} is not padded to a multiple of {manifest.multiple}"
+            raise EngineError(message, "pad the frame: Geometry.for_size does")
+        self._manifest, self._size = manifest, size
+        self.packed = self._allocate("packed")
+        self.head = self._allocate("head")
+        self.foreground: Array | None = None
+        self.background: Array | None = None
+        self.seconds: dict[str, float] = {}
+        self._residuals = {part: self._allocate("residual") for part in PARTS[1:]}
+
+    def run(self, foreground: bool = True, background: bool = True) -> None:
+        """Run the encoder and the wanted branches. Raises EngineError where the library fails."""
+        self.seconds = {}
+        for part, wanted in zip(PARTS, (True, foreground, background), strict=True):
+            if wanted:
+                start = perf_counter()
+                self._run_part(part)
+                self.seconds[part] = perf_counter() - start
+        self.foreground = self._residuals["foreground"] if foreground else None
+        self.background = self._residuals["background"] if background else None
+
+    def _allocate(self, tensor: str) -> Array:
+        found = self._manifest.tensors[tensor]
+        return np.zeros(found.sizes(self._size.padded_width, self._size.padded_height), np.dtype(found.dtype))
+
+    @abstractmethod
+    def _run_part(self, part: str) -> None:
+        """Read ``packed`` or the features, write the features and ``head``, or the residual of ``part``."""

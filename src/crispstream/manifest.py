@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine is: ``manifest.json`` beside its graphs. The only thing toolchain and runtime share.
+
+Read and checked, hashes included, before an inference library sees a byte. ``docs/manifest.md`` explains every field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from crispstream.errors import EngineError
+from crispstream.model.presets import PRESETS, preset
+
+SCHEMA = 1
+FILE_NAME = "manifest.json"
+PARTS = ("encoder", "foreground", "background")
+TENSORS = ("packed", "features0", "features1", "features2", "head", "residual")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the engine's folder and what its bytes must hash to."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A network tensor. A dimension is a number, or ``height_N`` / ``width_N``: the padded size divided by N."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+    layout: str
+
+    def sizes(self, padded_width: int, padded_height: int) -> tuple[int, ...]:
+        """The shape for a padded frame of that many pixels."""
+        pixels = {"width": padded_width, "height": padded_height}
+        named = [d.partition("_") for d in self.shape if isinstance(d, str)]
+        values = {f"{axis}_{step}": pixels[axis] // int(step) for axis, _, step in named}
+        return tuple(values[d] if isinstance(d, str) else d for d in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One engine: its files, tensors and figures. ``folder`` is where it was read from."""
+
+    folder: Path
+    preset: str
+    graphs: dict[str, File]
+    weights: File
+    tensors: dict[str, Tensor]
+    pack: int
+    multiple: int
+    map_stride: int
+    color: str
+    head: tuple[str, ...]
+    macs_per_pixel: dict[str, float]
+    parameters: int
+    training: dict[str, Any]
+    quality: dict[str, Any]
+    parity: dict[str, Any]
+
+    def path(self, part: str) -> Path:
+        """The graph of ``part``, one of PARTS."""
+        return self.folder / self.graphs[part].file
+
+    @property
+    def weights_path(self) -> Path:
+        """The safetensors file that the graphs' initialisers point into."""
+        return self.folder / self.weights.file
+
+    def summary(self) -> dict[str, Any]:
+        """What a person wants to know about the engine; plain values."""
+        return {
+            "folder": str(self.folder),
+            "parameters": self.parameters,
+            "macs_per_pixel": {**self.macs_per_pixel, "all": sum(self.macs_per_pixel.values())},
+            "parts": list(self.graphs),
+            "training": self.training,
+            "quality": self.quality,
+            "parity": self.parity,
+        }
+
+    def write(self) -> None:
+        """Write ``manifest.json`` into ``folder``, whole or not at all."""
+        fields = asdict(self)
+        del fields["folder"]
+        text = json.dumps({"schema": SCHEMA, **fields}, indent=2, allow_nan=False)
+        partial = self.folder / f"{FILE_NAME}.partial"
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(self.folder / FILE_NAME)
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def available_presets() -> list[str]:
+    """Presets whose engine is installed, smallest first."""
+    return [name for name in PRESETS if (_shipped() / name / FILE_NAME).is_file()]
+
+
+def load(engine: str | Path) -> Manifest:
+    """Manifest of an installed preset, or of a folder; every file it names is there, whole and finite.
+
+    Raises UsageError for a name that is no preset, EngineError for everything wrong with the engine.
+    """
+    folder = _folder(engine)
+    manifest = _parse(folder)
+    for file in manifest.graphs.values():
+        _read(manifest, file)
+    _check_weights(manifest, _read(manifest, manifest.weights))
+    return manifest
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("crispstream") / "engines"))
+
+
+def _folder(engine: str | Path) -> Path:
+    if isinstance(engine, Path) or os.sep in engine or engine in (".", ".."):
+        return Path(engine)
+    if not (_shipped() / engine).is_dir():
+        preset(engine)
+        shipped = ", ".join(available_presets()) or "none"
+        message = f"preset '{engine}' is known, but its weights are not shipped yet; shipped: {shipped}"
+        raise EngineError(message, "name one that is shipped, or a folder that holds your own engine")
+    return _shipped() / engine
+
+
+def _rebuild(name: str, folder: Path) -> str:
+    command = f"python -m crispstream.export {name} --weights WEIGHTS.safetensors --output {folder}"
+    return f"restore the folder (install crispstream again), or rebuild it: {command}"
+
+
+def _parse(folder: Path) -> Manifest:
+    path = folder / FILE_NAME
+    hint = _rebuild(folder.name if folder.name in PRESETS else "PRESET", folder)
+
+    def no_constant(text: str) -> None:
+        raise ValueError(f"{text} is not a number")
+
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"), parse_constant=no_constant)
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}", hint) from None
+    except ValueError as error:
+        raise EngineError(f"{path} is damaged: {error}", hint) from None
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
+        found = fields.get("schema") if isinstance(fields, dict) else None
+        raise EngineError(f"{path} has manifest schema {found}, this version reads {SCHEMA}", hint)
+    try:
+        return _manifest(folder, fields)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        raise EngineError(f"{path} is damaged: {what}", hint) from None
+
+
+def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
+    def one(name: str, kind: type, within: dict[str, Any] = fields) -> Any:
+        if type(within[name]) is not kind:
+            raise TypeError(f"'{name}' is not {kind.__name__}")
+        return within[name]
+
+    def file(entry: dict[str, Any]) -> File:
+        name, digest = one("file", str, entry), one("sha256", str, entry)
+        if Path(name).name != name:
+            raise ValueError(f"'{name}' is not a file name")
+        return File(name, digest)
+
+    def tensor(entry: dict[str, Any]) -> Tensor:
+        found = Tensor(tuple(one("shape", list, entry)), one("dtype", str, entry), one("layout", str, entry))
+        found.sizes(fields["multiple"], fields["multiple"])
+        return found
+
+    numbers = {name: one(name, int) for name in ("pack", "multiple", "map_stride", "parameters")}
+    if min(numbers.values()) < 1 or any(numbers["multiple"] % numbers[name] for name in ("pack", "map_stride")):
+        raise ValueError(f"{numbers} do not fit together")
+    graphs, tensors = one("graphs", dict), one("tensors", dict)
+    return Manifest(
+        folder=folder,
+        preset=one("preset", str),
+        graphs={part: file(one(part, dict, graphs)) for part in PARTS},
+        weights=file(one("weights", dict)),
+        tensors={name: tensor(one(name, dict, tensors)) for name in TENSORS},
+        **numbers,
+        color=one("color", str),
+        head=tuple(one("head", list)),
+        **{name: one(name, dict) for name in ("macs_per_pixel", "training", "quality", "parity")},
+    )
+
+
+def _read(manifest: Manifest, file: File) -> bytes:
+    path = manifest.folder / file.file
+    hint = _rebuild(manifest.preset, manifest.folder)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}", hint) from None
+    if (found := sha256(data)) != file.sha256:
+        raise EngineError(f"{path} has sha256 {found[:16]}..., its manifest says {file.sha256[:16]}...", hint)
+    return data
+
+
+def _check_weights(manifest: Manifest, data: bytes) -> None:
+    """Finite, and as many as the manifest says. A NaN would only show as a picture that never gets sharper."""
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_tensors
+
+    path, hint = manifest.weights_path, _rebuild(manifest.preset, manifest.folder)
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise EngineError(f"{path} is damaged: {error}", hint) from None
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise EngineError(f"weight {name} in {path} is not finite", hint)
+    if (found := sum(t.size for t in tensors.values())) != manifest.parameters:
+        raise EngineError(f"{path} holds {found} parameters, its manifest says {manifest.parameters}", hint)
