@@ -100,6 +100,15 @@ def test_damage_in_the_middle_is_passed_over(tmp_path: Path) -> None:
     assert report.warnings
 
 
+def test_joined_recordings_keep_every_frame_and_tell_what_is_lost(tmp_path: Path) -> None:
+    one = write_clip(tmp_path / "one.ts", frames=50, audio="aac").read_bytes()
+    (tmp_path / "in.ts").write_bytes(one + one)  # time starts again in the middle
+    report = run(tmp_path / "in.ts", tmp_path / "out.mp4", deblurrer=Identity())
+    assert report.frames == len(read_clip(tmp_path / "out.mp4").pts) == 100
+    assert "timestamps that do not increase were moved by one tick" in report.warnings
+    assert report.skipped == ["stream 1: 95 packets out of order"]
+
+
 def test_output_exists(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mp4")
     (tmp_path / "out.mp4").write_text("precious")

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import av
 import numpy as np
 import pytest
 from clips import ODD_TIMES, TICK, Identity, fill, pattern, read_clip, write_clip
+from PIL import Image
 
 from crispstream import run
 from crispstream.errors import OutputError, UsageError
-from crispstream.frame import ChromaSiting, Matrix, PixelFormat, Range
+from crispstream.frame import ChromaSiting, Frame, Matrix, PixelFormat, Range
 from crispstream.sources.video import VideoSource
 
 ROTATED = [0, 65536, 0, -65536, 0, 0, 0, 0, 1073741824]
@@ -202,12 +205,24 @@ def test_odd_sizes_are_kept_as_444(tmp_path: Path) -> None:
     [("hevc", ".mp4", "hevc"), ("mpeg4", ".mp4", "mpeg4"), (None, ".webm", "vp9"), ("ffv1", ".mkv", "ffv1")],
 )
 def test_other_encoders(tmp_path: Path, encoder: str | None, suffix: str, codec: str) -> None:
-    source = write_clip(tmp_path / "in.mkv", time_base=Fraction(1, 1000), pts=[40 * i for i in range(12)])
+    times = [40 * i for i in range(12)]
+    source = write_clip(tmp_path / "in.mkv", size=(96, 64), time_base=Fraction(1, 1000), pts=times)
     report = run(source, tmp_path / f"out{suffix}", deblurrer=Identity(), encoder=encoder)
     result = read_clip(tmp_path / f"out{suffix}")
     assert result.codec.removeprefix("lib") in (codec, "dav1d", f"{codec}-vp9", "vpx-vp9")
     assert result.times == [Fraction(40 * i, 1000) for i in range(12)]
     assert report.encoder == (encoder or "vp9")
+
+
+def test_a_size_the_encoder_does_not_take_is_told(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mkv", size=(34, 18))
+    with pytest.raises(OutputError, match="hevc takes frames from 64x64 up"):
+        run(source, tmp_path / "out.mp4", deblurrer=Identity(), encoder="hevc")
+    source = write_clip(tmp_path / "in.ts")
+    with pytest.raises(OutputError, match="cannot write") as caught:  # MPEG-4 part 2 counts time in 16 bits
+        run(source, tmp_path / "out.mp4", deblurrer=Identity(), encoder="mpeg4")
+    assert "try --encoder h264" in caught.value.hint
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "in.ts"]
 
 
 def test_quality_is_passed_on(tmp_path: Path) -> None:
@@ -225,6 +240,14 @@ def test_rotation_is_kept(tmp_path: Path, suffix: str, matrix: list[int]) -> Non
     result = read_clip(tmp_path / f"out{suffix}")
     assert source.rotation in (90, -90, 180, -180)
     assert (result.rotation, result.matrix, result.size) == (source.rotation, source.matrix, source.size)
+
+
+def test_rotation_crosses_containers_or_is_named(tmp_path: Path) -> None:
+    source = read_clip(write_clip(tmp_path / "in.mp4", matrix=ROTATED))
+    assert run(tmp_path / "in.mp4", tmp_path / "out.mkv", deblurrer=Identity()).skipped == []
+    assert read_clip(tmp_path / "out.mkv").matrix == source.matrix
+    report = run(tmp_path / "in.mp4", tmp_path / "out.ts", deblurrer=Identity())
+    assert report.skipped == ["rotation: mpegts cannot hold it"]
 
 
 def test_aspect_ratio_and_metadata_are_kept(tmp_path: Path) -> None:
@@ -262,9 +285,113 @@ def test_other_streams_are_copied_bit_for_bit(tmp_path: Path, suffix: str, audio
     assert report.skipped == []
 
 
-def test_attachments_and_chapters_are_copied(tmp_path: Path) -> None:
-    path = tmp_path / "in.mkv"
-    write_clip(path, attachment=True)
+def test_sound_that_starts_before_zero(tmp_path: Path) -> None:
+    source = read_clip(write_clip(tmp_path / "in.mp4", audio="aac"))
+    assert source.packets[1][0][0] == -1024  # the encoder's delay
+    run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity())
+    assert read_clip(tmp_path / "out.mp4").packets[1] == source.packets[1]
+    report = run(tmp_path / "in.mp4", tmp_path / "out.mkv", deblurrer=Identity())
+    assert report.warnings == ["all streams start 0.021 s later: matroska cannot start below 0"]
+    result = read_clip(tmp_path / "out.mkv")
+    assert [p[2] for p in result.packets[1]] == [p[2] for p in source.packets[1]]
+    assert result.times == [t + Fraction(21, 1000) for t in source.times]
+
+
+def test_data_stays_in_its_kind_of_container(tmp_path: Path) -> None:
+    path = tmp_path / "in.ts"
+    with av.open(str(path), "w") as output:
+        film = output.add_stream("libx264", rate=25, width=64, height=48)
+        data = output.add_data_stream("klv")
+        for index in range(10):
+            picture = av.VideoFrame(64, 48, "yuv420p")
+            fill(picture, index)
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            output.mux(film.encode(picture))
+            packet = av.Packet(b"\x06\x0e\x2b\x34" + bytes([index]) * 30)
+            packet.stream, packet.time_base = data, Fraction(1, 90000)
+            packet.pts = packet.dts = index * 3600
+            output.mux(packet)
+        output.mux(film.encode(None))
+    source = read_clip(path)
+    assert run(path, tmp_path / "out.ts", deblurrer=Identity()).skipped == []
+    assert read_clip(tmp_path / "out.ts").packets[1] == source.packets[1]
+    report = run(path, tmp_path / "out.mp4", deblurrer=Identity())
+    assert report.skipped == ["stream 1 (data, klv): mp4 cannot hold it"]
+
+
+def test_a_timecode_track_is_made_anew(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "in.mov"), "w") as output:
+        film = output.add_stream("libx264", rate=25, width=64, height=48)
+        film.metadata["timecode"] = "01:02:03:04"
+        picture = av.VideoFrame(64, 48, "yuv420p")
+        fill(picture, 0)
+        output.mux(film.encode(picture))
+        output.mux(film.encode(None))
+    source = read_clip(tmp_path / "in.mov")
+    report = run(tmp_path / "in.mov", tmp_path / "out.mov", deblurrer=Identity())
+    result = read_clip(tmp_path / "out.mov")
+    assert [s["type"] for s in source.streams] == ["video", "data"]
+    assert [s["metadata"].get("timecode") for s in result.streams] == ["01:02:03:04"] * 2
+    assert result.packets[1] == source.packets[1]
+    assert report.skipped == []
+
+
+def test_an_alternative_film_and_a_cover_are_copied(tmp_path: Path) -> None:
+    path = tmp_path / "in.mp4"
+    with av.open(str(path), "w") as output:
+        films = [output.add_stream("libx264", rate=25, width=64, height=48) for _ in range(2)]
+        cover = output.add_mux_stream("mjpeg", width=8, height=8, time_base=Fraction(1, 90000))
+        cover.disposition = av.stream.Disposition.attached_pic
+        for index in range(10):
+            for film in films:
+                picture = av.VideoFrame(64, 48, "yuv420p")
+                fill(picture, index)
+                output.mux(film.encode(picture))
+        for film in films:
+            output.mux(film.encode(None))
+        jpeg = io.BytesIO()
+        Image.new("RGB", (8, 8), "red").save(jpeg, "JPEG")
+        packet = av.Packet(jpeg.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.is_keyframe = cover, 0, 0, True
+        output.mux(packet)
+    source = read_clip(path)
+    assert run(path, tmp_path / "out.mp4", deblurrer=Identity()).skipped == []
+    result = read_clip(tmp_path / "out.mp4")
+    assert [s["disposition"] for s in result.streams] == [s["disposition"] for s in source.streams]
+    assert [p[2] for p in result.packets[1]] == [p[2] for p in source.packets[1]]
+    assert [p[2] for p in result.packets[2]] == [jpeg.getvalue()]
+    report = run(path, tmp_path / "out.mkv", deblurrer=Identity())
+    assert report.skipped == ["stream 2 (video, mjpeg): matroska cannot hold it"]
+
+
+def test_a_stream_without_times_counts_frames(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4", frames=10)
+    with av.open(str(tmp_path / "in.mp4")) as source, av.open(str(tmp_path / "in.h264"), "w", format="h264") as raw:
+        stream = raw.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                raw.mux(packet)
+    report = run(tmp_path / "in.h264", tmp_path / "out.mp4", deblurrer=Identity())
+    result = read_clip(tmp_path / "out.mp4")
+    assert report.frames == len(result.times) == 10
+    assert {b - a for a, b in zip(result.times, result.times[1:], strict=False)} == {Fraction(1, 25)}
+
+
+def test_times_that_repeat_keep_every_frame(tmp_path: Path) -> None:
+    class Stutter(Identity):
+        def process(self, frame: Frame) -> Frame:
+            frame = super().process(frame)
+            return replace(frame, pts=512 * 5) if self.seen in (6, 7) else frame
+
+    write_clip(tmp_path / "in.mp4")
+    report = run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Stutter())
+    assert report.warnings == ["timestamps that do not increase were moved by one tick"]
+    assert read_clip(tmp_path / "out.mp4").pts[4:8] == [512 * 4, 512 * 5, 512 * 5 + 1, 512 * 7]
+
+
+def test_attachments_are_copied(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mkv", attachment=True)
     run(path, tmp_path / "out.mkv", deblurrer=Identity())
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert container.streams.attachments[0].data == b"not really a font" * 9
@@ -305,7 +432,7 @@ def test_a_stream_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_a_changing_frame_size_is_refused(tmp_path: Path) -> None:
     class Shrink(Identity):
-        def process(self, frame):  # type: ignore[no-untyped-def]
+        def process(self, frame: Frame) -> Frame:
             frame = super().process(frame)
             half = tuple(p[: p.shape[0] // 2] for p in frame.planes)
             return frame.with_planes(half) if self.seen > 5 else frame

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crispstream.errors import UsageError
+from crispstream.errors import OutputError, UsageError
 from crispstream.frame import PixelFormat
+from crispstream.threads import cpu_quota
 
 # From fastest to best; the names are x264's and every encoder takes them.
 SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -53,7 +53,7 @@ def _mpeg4(quality: int, speed: int) -> dict[str, str]:
 class Encoder:
     """A video encoder. Quality runs from 0 (best) to ``worst``; ``worst`` 0 means lossless, without a choice.
 
-    ``even_only``: 4:2:0 needs even sizes, so odd ones are written as 4:4:4.
+    ``even_only``: 4:2:0 needs even sizes, so odd ones are written as 4:4:4. ``smallest``: width and height it takes.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Encoder:
     quality: int
     worst: int
     even_only: bool
+    smallest: int
     _options: Callable[[int, int], dict[str, str]]
 
     def options(self, quality: int | None, speed: str) -> dict[str, str]:
@@ -73,7 +74,12 @@ class Encoder:
         return self._options(self.quality if quality is None else quality, SPEEDS.index(speed))
 
     def pixel_format(self, frame_format: PixelFormat, width: int, height: int) -> str:
-        """FFmpeg name of the format that is encoded."""
+        """FFmpeg name of the format that is encoded. Raises OutputError on a size that the encoder does not take."""
+        if min(width, height) < self.smallest:
+            raise OutputError(
+                f"{self.name} takes frames from {self.smallest}x{self.smallest} up, not {width}x{height}",
+                "try --encoder h264",
+            )
         if self.name == "ffv1" and not frame_format.is_yuv:
             return "bgr0"
         return "yuv444p" if self.even_only and (width % 2 or height % 2) else "yuv420p"
@@ -82,11 +88,12 @@ class Encoder:
 _ENCODERS = {
     e.name: e
     for e in (
-        Encoder("h264", "libx264", 18, 51, True, _x26x),
-        Encoder("hevc", "libx265", 20, 51, True, _x265),
-        Encoder("vp9", "libvpx-vp9", 24, 63, False, _vp9),
-        Encoder("ffv1", "ffv1", 0, 0, False, _ffv1),
-        Encoder("mpeg4", "mpeg4", 3, 31, False, _mpeg4),
+        Encoder("h264", "libx264", 18, 51, True, 1, _x26x),
+        # x265 corrupts memory on some frames of a few dozen rows.
+        Encoder("hevc", "libx265", 20, 51, True, 64, _x265),
+        Encoder("vp9", "libvpx-vp9", 24, 63, False, 1, _vp9),
+        Encoder("ffv1", "ffv1", 0, 0, False, 1, _ffv1),
+        Encoder("mpeg4", "mpeg4", 3, 31, False, 1, _mpeg4),
     )
 }
 
@@ -109,4 +116,4 @@ def choose(path: Path, encoder: str | None) -> tuple[str, Encoder]:
 
 def encoder_threads() -> int:
     """Half of the cores: the network needs the others."""
-    return max(1, min(8, (os.cpu_count() or 1) // 2))
+    return max(1, min(8, cpu_quota() // 2))

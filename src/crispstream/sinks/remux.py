@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -28,8 +29,8 @@ _MP4_FAMILY = ("mp4", "mov")
 class Remuxer:
     """Reads a second time the file that is being deblurred and copies its other packets bit for bit.
 
-    ``film`` is the index of the stream that is encoded anew. ``skipped`` names the streams that the output container
-    cannot hold. Raises OutputError when the file can no longer be opened.
+    ``film`` is the index of the stream that is encoded anew. ``skipped`` names what the output container cannot hold.
+    Raises OutputError when the file can no longer be opened.
     """
 
     def __init__(self, path: Path, film: int) -> None:
@@ -42,6 +43,7 @@ class Remuxer:
         self._copies: dict[int, Stream] = {}
         self._packets: Iterator[Packet[Any]] = iter(())
         self._pending: Packet[Any] | None = None
+        self._refused: Counter[int] = Counter()
 
     @property
     def has_quicktime_keys(self) -> bool:
@@ -91,12 +93,17 @@ class Remuxer:
                 return
             packet.stream = self._copies[packet.stream_index]
             if not (packet.stream.name == "mov_text" and bytes(packet) == _NO_TEXT):
-                output.mux_one(packet)
+                try:
+                    output.mux_one(packet)
+                except av.ArgumentError:  # time runs backwards in some recordings; muxers refuse such packets
+                    self._refused[packet.stream_index] += 1
             self._advance()
 
     def close(self) -> None:
         """Close the input. Idempotent."""
         self._pending = None
+        self.skipped += [f"stream {i}: {n} packets out of order" for i, n in sorted(self._refused.items())]
+        self._refused.clear()
         self._input.close()
 
     def _advance(self) -> None:

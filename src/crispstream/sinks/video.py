@@ -116,6 +116,7 @@ class VideoSink:
         self._time_base = frame.time_base or 1 / self._rate
         if self._copy_from is not None:
             self._remuxer = Remuxer(*self._copy_from)
+            self.skipped = self._remuxer.skipped
         options: dict[str, str] = {}
         if self._container in ("mp4", "mov"):
             # These choose a clock of their own unless told; only with the input's are all timestamps exact.
@@ -134,7 +135,6 @@ class VideoSink:
             stream = self._add_film(output, frame)
         else:
             stream = self._remuxer.add_streams(output, lambda: self._add_film(output, frame))
-            self.skipped += self._remuxer.skipped
         output.start_encoding()
         return output, stream
 
@@ -232,5 +232,9 @@ class VideoSink:
 
     def _failure(self, error: Exception) -> OutputError:
         reason = getattr(error, "strerror", None) or error
-        hint = "" if self._last_pts else f"does {self.encoder.name} take this size and frame rate? try --encoder h264"
+        hint = (
+            ""
+            if self._last_pts is not None
+            else f"does {self.encoder.name} take this size and frame rate? try --encoder h264"
+        )
         return OutputError(f"cannot write {self._file.path} ({reason})", hint)

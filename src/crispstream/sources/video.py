@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from crispstream.errors import InputError
 from crispstream.frame import ColorSpec, Frame, PixelFormat, Plane, Range, plane_shapes
 from crispstream.tags import VideoTags
+from crispstream.threads import cpu_quota
 
 # Formats whose codes are ours already. The "j" formats are FFmpeg's old way to say full range.
 _DIRECT = {
@@ -63,7 +64,7 @@ class VideoSource:
         self._stream = stream
         self.stream_index: int = stream.index
         stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
+        stream.codec_context.thread_count = min(4, cpu_quota())
         self._reformatter = VideoReformatter()
         self._chroma_location = _chroma_location(self._container, stream.index)
         self._tags: VideoTags | None = None
