@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispstream.model.initialisation import keep_variance, whiten_stem
 from crispstream.model.pixels import blend, pack, pad_to_multiple
 from crispstream.model.presets import HEAD_CHANNELS, Preset
 
@@ -34,14 +35,12 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Con
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), 3x3, C channels. The second convolution starts small so that depth starts harmless."""
+    """x + conv(relu(conv(x))), 3x3, C channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = _conv(channels, channels)
         self.second = _conv(channels, channels)
-        with torch.no_grad():
-            self.second.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> same
         out: Tensor = x + self.second(F.relu(self.first(x)))
@@ -83,11 +82,6 @@ class Encoder(nn.Module):
         self.head_up = Upsample(c2, HEAD_CHANNELS)
         self.head_mix = _conv(HEAD_CHANNELS, HEAD_CHANNELS)
         self.head_out = _conv(HEAD_CHANNELS, 2)
-        # The stem starts near the identity: the branches see the pixels themselves from the first step on.
-        through = torch.arange(min(c0, preset.packed_channels))
-        with torch.no_grad():
-            self.stem.weight.mul_(0.3)
-            self.stem.weight[through, through, 1, 1] += 1
 
     def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f0 = self.blocks0(F.relu(self.stem(packed)))
@@ -98,7 +92,7 @@ class Encoder(nn.Module):
 
 
 class Branch(nn.Module):
-    """Features at three scales -> packed residual (N, 3 s^2, H/s, W/s). The last convolution starts at zero."""
+    """Features at three scales -> packed residual (N, 3 s^2, H/s, W/s)."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -110,9 +104,6 @@ class Branch(nn.Module):
         self.up0 = Upsample(c1, c0)
         self.blocks0 = _blocks(c0, b0)
         self.out = _conv(c0, preset.packed_channels)
-        nn.init.zeros_(self.out.weight)
-        assert self.out.bias is not None
-        nn.init.zeros_(self.out.bias)
 
     def forward(self, f0: Tensor, f1: Tensor, f2: Tensor) -> Tensor:
         y = self.blocks1(self.up1(self.blocks2(f2), f1))
@@ -129,6 +120,19 @@ class HumanAwareNet(nn.Module):
         self.encoder = Encoder(preset)
         self.foreground = Branch(preset)
         self.background = Branch(preset)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        keep_variance(self)
+        whiten_stem(self.encoder.stem, self.preset.pack)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.second.weight.mul_(0.1)  # depth starts harmless
+            elif isinstance(module, Branch):
+                module.up1.project.weight.mul_(0.5)  # what comes from below starts as a hint
+                module.up0.project.weight.mul_(0.3)
+                module.out.weight.zero_()  # an untrained network is the identity
 
     def forward(self, image: Tensor, strength: float = 1.0) -> Output:
         packed = pack(pad_to_multiple(image, self.preset.multiple), self.preset.pack)
