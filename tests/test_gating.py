@@ -28,13 +28,11 @@ def test_everything_runs_while_both_layers_move() -> None:
     assert set(feed(Gating(), BOTH, 50)) == {Decision()}
 
 
-@pytest.mark.parametrize(
-    ("statistics", "variant"), [(PERSON, "foreground"), (SCENE, "background"), (NOTHING, "none")]
-)
+@pytest.mark.parametrize(("statistics", "variant"), [(PERSON, "foreground"), (SCENE, "background"), (NOTHING, "none")])
 def test_a_quiet_branch_goes_after_the_quiet_frames_and_the_fade(statistics: tuple[float, float], variant: str) -> None:
     decisions = feed(Gating(), statistics, SLOTS + QUIET_FRAMES + FADE_FRAMES)
     assert decisions[SLOTS + QUIET_FRAMES - 2] == Decision()
-    assert [d.variant for d in decisions[: -1]] == ["both"] * (len(decisions) - 1 - 1) + [variant]
+    assert [d.variant for d in decisions[:-1]] == ["both"] * (len(decisions) - 1 - 1) + [variant]
 
 
 def test_the_branch_that_stays_takes_over_smoothly() -> None:

@@ -23,6 +23,9 @@ from crispstream.kernels import bindings
 from crispstream.kernels.geometry import Geometry
 from crispstream.prefetch import prefetch
 
+OPEN_SIZES = 4
+"""Frame sizes whose memory is kept, for streams of different sizes that take turns."""
+
 
 @dataclass
 class Stats:
@@ -145,13 +148,13 @@ class Deblurrer:
         self.close()
 
     def _session(self, width: int, height: int) -> tuple[Geometry, EngineSession]:
-        # One size stays open: a stream has one, and another one would hold its memory for nothing.
         if (width, height) not in self._sessions:
             manifest = self.engine.manifest
             geometry = Geometry.for_size(
                 width, height, pack=manifest.pack, multiple=manifest.multiple, map_stride=manifest.map_stride
             )
-            self._sessions.clear()
+            if len(self._sessions) == OPEN_SIZES:
+                del self._sessions[next(iter(self._sessions))]
             self._sessions[width, height] = (geometry, self.engine.session(geometry))
         return self._sessions[width, height]
 
