@@ -132,9 +132,24 @@ def demo(
 def engines(as_json: Json = False, debug: Debug = False) -> Report:
     """List the presets and what is known of each: graphs, cost, parity, quality."""
     from crispstream import manifest
+    from crispstream.model.presets import PRESETS
 
-    found = {name: manifest.load(name).summary() for name in manifest.available_presets()}
-    return Report({"presets": found}, "\n".join(found))
+    data: dict[str, Any] = {}
+    for name, preset in PRESETS.items():
+        cost = preset.macs_per_pixel()
+        cost["all"] = sum(cost.values())
+        data[name] = {"shipped": name in manifest.available_presets(), "macs_per_pixel": cost}
+        if not data[name]["shipped"]:
+            continue
+        try:
+            engine = manifest.load(name)
+            hashes = {part: graph.sha256 for part, graph in engine.graphs.items()}
+            data[name] |= {**engine.summary(), "sha256": {**hashes, "weights": engine.weights.sha256}}
+        except EngineError as error:
+            data[name]["error"] = str(error)
+    failed = any("error" in entry for entry in data.values())
+    lines = [line for name, entry in data.items() for line in _engine_lines(name, entry)]
+    return Report({"presets": data}, "\n".join(lines), EngineError.exit_code if failed else 0)
 
 
 @app.command()
@@ -176,6 +191,15 @@ def doctor(as_json: Json = False, debug: Debug = False) -> Report:
     lines.append("The default path works." if good else "The default path does not work.")
     data = {"healthy": good, "checks": [asdict(check) for check in checks]}
     return Report(data, "\n".join(lines), 0 if good else EngineError.exit_code)
+
+
+def _engine_lines(name: str, entry: dict[str, Any]) -> list[str]:
+    """One preset for people."""
+    cost = entry["macs_per_pixel"]["all"] / 1000
+    lines = [f"{name}: {'shipped' if entry['shipped'] else 'not shipped'}, {cost:.1f} kMAC a pixel"]
+    lines += [f"  {part} sha256 {digest[:16]}" for part, digest in entry.get("sha256", {}).items()]
+    lines += [f"  {key}: {_short(entry[key])}" for key in ("error", "quality", "parity") if entry.get(key)]
+    return lines
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def _kernels() -> str:
 def _onnxruntime() -> str:
     import onnxruntime
 
-    from crispstream.kernels.threads import cpu_quota
+    from crispstream.threads import cpu_quota
 
     return f"{onnxruntime.__version__}, {cpu_quota()} of {os.cpu_count()} processors on {cpu_model()}"
 
