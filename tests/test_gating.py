@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from crispstream.gating import FADE_FRAMES, ON_THRESHOLD, QUIET_FRAMES, SLOTS, Decision, Gating
@@ -39,7 +41,7 @@ def test_the_branch_that_stays_takes_over_smoothly() -> None:
     decisions = feed(Gating(), SCENE, SLOTS + QUIET_FRAMES + FADE_FRAMES + 1)
     foreground = [shares(d, 0.8)[0] for d in decisions]
     background = [shares(d, 0.8)[1] for d in decisions]
-    steps = [a - b for a, b in zip(foreground, foreground[1:], strict=False)]
+    steps = [a - b for a, b in itertools.pairwise(foreground)]
     assert max(steps) <= 0.8 / FADE_FRAMES + 1e-6 and min(steps) >= 0
     assert background[-1] == pytest.approx(1.0)
     assert all(f + b == pytest.approx(1.0) for f, b in zip(foreground, background, strict=True))

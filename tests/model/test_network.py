@@ -55,7 +55,7 @@ def test_any_size_and_untrained_is_the_identity(name: str, height: int, width: i
     stride = preset(name).map_stride
     padded = [-(-n // preset(name).multiple) * preset(name).multiple for n in (height, width)]
     assert output.head.shape == (2, 2, padded[0] // stride, padded[1] // stride)
-    assert 0 <= float(output.head.min()) and float(output.head.max()) <= 1
+    assert float(output.head.min()) >= 0 and float(output.head.max()) <= 1
     assert output.foreground.shape == (2, 48, padded[0] // 4, padded[1] // 4)
 
 
