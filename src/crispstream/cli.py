@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import traceback
@@ -243,11 +244,18 @@ def main() -> None:
     if isinstance(result, Report):
         output = json.dumps(result.data, indent=2, default=str) if as_json else result.text
         if output:
-            print(output)
+            _print(output)
         sys.exit(result.exit_code)
     if result == INTERRUPTED:
         _fail("interrupted", "", INTERRUPTED, as_json)
     sys.exit(result or 0)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read has seen enough; the interpreter's last flush must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, hint: str, code: int, as_json: bool) -> int:
