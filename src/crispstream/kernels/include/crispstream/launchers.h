@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * C ABI of the CrispStream pixel kernels. No global state: every call works on the caller's memory alone,
- * allocates nothing that outlives it and returns a crispstream_status.
+ * allocates nothing that outlives it, never throws and returns a crispstream_status. Any thread may call.
  *
  * Network tensors are planar (channels, height, width), C-contiguous. Images are padded on the right and at the
  * bottom to padded_width x padded_height by edge replication; the padded size is a multiple of `pack` and of
@@ -30,7 +30,8 @@ typedef enum crispstream_status {
     CRISPSTREAM_BAD_FORMAT = 2,
     CRISPSTREAM_BAD_SIZE = 3,
     CRISPSTREAM_BAD_STRIDE = 4,
-    CRISPSTREAM_BAD_ARGUMENT = 5
+    CRISPSTREAM_BAD_ARGUMENT = 5,
+    CRISPSTREAM_NO_MEMORY = 6
 } crispstream_status;
 
 enum { CRISPSTREAM_BGR24 = 0, CRISPSTREAM_RGB24 = 1, CRISPSTREAM_NV12 = 2, CRISPSTREAM_I420 = 3 };
@@ -75,22 +76,27 @@ CRISPSTREAM_API int32_t crispstream_abi_version(void);
 /* English text of a status; never NULL. */
 CRISPSTREAM_API const char *crispstream_status_text(int32_t status);
 
-/* Frame -> packed (3 * pack^2, padded_height / pack, padded_width / pack), RGB in [0, 1]. */
+/* The float32 constants of one matrix and range, in the order of `Color` in pixel_math.h. */
+CRISPSTREAM_API int32_t crispstream_color(int32_t matrix, int32_t range, float constants[17]);
+
+/* Frame -> packed (3 * pack^2, padded_height / pack, padded_width / pack), RGB in [0, 1].
+ * threads: at least 1; the rows are cut into at most so many bands, and the result does not depend on it. */
 CRISPSTREAM_API int32_t crispstream_cpu_unpack(const crispstream_image *source, const crispstream_geometry *geometry,
                                                void *packed, int32_t threads);
 
 /* destination = source + strength * gate * (m * foreground + (1 - m) * background).
  * head: (2, padded_height / map_stride, padded_width / map_stride), mask then gate.
- * foreground, background: packed residuals, shaped like `packed` above; NULL means m = 0 or m = 1; both NULL: no residual.
- * A residual that is not finite is 0 and counted in *non_finite (may be NULL).
- * Source and destination have one size and may be the same memory if they have one format. */
+ * foreground, background: packed residuals, shaped like `packed` above; NULL means m = 0 or m = 1; both NULL: zero.
+ * A residual that is not finite is taken as 0 and counted in *non_finite (may be NULL).
+ * Source and destination have one size. If format, matrix, range and siting agree too, a zero residual returns every
+ * byte, and the two may be the same memory, row for row; any other overlap is an error of the caller. */
 CRISPSTREAM_API int32_t crispstream_cpu_blend(const crispstream_image *source, const crispstream_geometry *geometry,
                                               const void *head, const void *foreground, const void *background,
                                               const crispstream_mix *mix, const crispstream_image *destination,
                                               uint64_t *non_finite, int32_t threads);
 
 /* statistics[0]: maximum over 16x16-pixel cells of mean(gate * mask); [1]: of mean(gate * (1 - mask)).
- * map_stride divides 16. A cell whose mean is not finite counts as 0. */
+ * map_stride divides 16; cells at the edges average what they have. A mean that is not finite counts as 0. */
 CRISPSTREAM_API int32_t crispstream_cpu_statistics(const crispstream_geometry *geometry, const void *head,
                                                    float statistics[2]);
 
