@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public API with the shipped ``nano`` on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import crispstream
+from crispstream import Deblurrer, Frame, PixelFormat
+from crispstream.errors import EngineError, UsageError
+from crispstream.frame import plane_shapes
+from crispstream.gating import FADE_FRAMES, QUIET_FRAMES, SLOTS
+from crispstream.kernels.geometry import Geometry
+
+
+@pytest.fixture(scope="module")
+def deblur() -> Iterator[Deblurrer]:
+    with Deblurrer("nano") as opened:
+        yield opened
+
+
+def blurred(height: int = 90, width: int = 121, seed: int = 0) -> np.ndarray:
+    """Blocks, smeared sideways."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (-(-height // 12), -(-width // 12), 3)).repeat(12, 0).repeat(12, 1)[:height, :width]
+    return np.mean([np.roll(blocks, d, 1) for d in range(-4, 5)], 0).astype(np.uint8)
+
+
+def frame_of(pixel_format: PixelFormat, width: int, height: int, seed: int = 0) -> Frame:
+    rng = np.random.default_rng(seed)
+    shapes = plane_shapes(pixel_format, width, height)
+    return Frame(tuple(rng.integers(0, 256, s).astype(np.uint8) for s in shapes), pixel_format, pts=seed)
+
+
+def test_an_array_comes_back_as_an_array_and_changes(deblur: Deblurrer) -> None:
+    image = blurred()
+    before = image.copy()
+    out = deblur(image)
+    assert out.shape == image.shape and out.dtype == np.uint8
+    assert np.array_equal(image, before), "the input is not written to"
+    assert not np.array_equal(out, image)
+
+
+@pytest.mark.parametrize("pixel_format", PixelFormat)
+def test_a_frame_keeps_its_time_format_and_size(deblur: Deblurrer, pixel_format: PixelFormat) -> None:
+    frame = frame_of(pixel_format, 61, 35, seed=7)
+    out = deblur(frame)
+    assert (out.format, out.width, out.height, out.pts) == (pixel_format, 61, 35, 7)
+
+
+def test_strength_zero_returns_every_byte(deblur: Deblurrer) -> None:
+    for pixel_format in PixelFormat:
+        frame = frame_of(pixel_format, 37, 22)
+        deblur.strength = 0.0
+        try:
+            out = deblur(frame)
+        finally:
+            deblur.strength = 1.0
+        assert all(np.array_equal(a, b) for a, b in zip(out.planes, frame.planes, strict=True))
+
+
+def test_bgr_and_rgb_agree(deblur: Deblurrer) -> None:
+    image = blurred()
+    rgb = Frame.from_array(np.ascontiguousarray(image[..., ::-1]), PixelFormat.RGB24)
+    assert np.array_equal(deblur(rgb).planes[0][..., ::-1], deblur(image))
+
+
+def test_a_view_with_strange_strides_is_accepted(deblur: Deblurrer) -> None:
+    image = blurred()
+    assert np.array_equal(deblur(image[:, ::-1]), deblur(np.ascontiguousarray(image[:, ::-1])))
+    padded = np.zeros((90, 200, 3), np.uint8)
+    padded[:, :121] = image
+    assert np.array_equal(deblur(padded[:, :121]), deblur(image))
+
+
+def test_stream_keeps_order_and_does_not_depend_on_timing(deblur: Deblurrer) -> None:
+    frames = [Frame.from_array(blurred(48, 64, seed=i)) for i in range(30)]
+    first = [f.planes[0] for f in deblur.stream(iter(frames))]
+    state = deblur.open_stream()
+    second = [state.process(f).planes[0] for f in frames]
+    assert len(first) == len(second) == 30
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert np.array_equal(first[0], deblur(frames[0].planes[0])), "the first frame runs everything"
+
+
+class StubEngine:
+    """An engine whose head says what the test wants: (mask, gate) everywhere; residuals are a tenth."""
+
+    name = "stub"
+    manifest = SimpleNamespace(pack=4, multiple=16, map_stride=8, preset="stub")
+
+    def __init__(self, mask: float, gate: float) -> None:
+        self.answer = (mask, gate)
+        self.ran: list[tuple[bool, bool]] = []
+
+    def session(self, geometry: Geometry) -> StubEngine:
+        self.packed = np.zeros(geometry.packed_shape, np.float32)
+        self.head = np.zeros(geometry.head_shape, np.float32)
+        self.head[0, 0], self.head[0, 1] = self.answer
+        self.seconds: dict[str, float] = {}
+        return self
+
+    def run(self, foreground: bool, background: bool) -> None:
+        self.ran.append((foreground, background))
+        tenth = np.full_like(self.packed, 0.1)
+        self.foreground = tenth if foreground else None
+        self.background = tenth if background else None
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("mask", "gate", "branches"),
+    [(0.0, 0.0, (False, False)), (1.0, 1.0, (True, False)), (0.0, 1.0, (False, True)), (0.5, 1.0, (True, True))],
+)
+def test_a_stream_leaves_idle_branches_out(
+    mask: float, gate: float, branches: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = StubEngine(mask, gate)
+    monkeypatch.setattr("crispstream.deblurrer.open_engine", lambda *_: stub)
+    still = Frame.from_array(np.full((48, 64, 3), 90, np.uint8))
+    with Deblurrer() as opened:
+        out = list(opened.stream([still] * (SLOTS + QUIET_FRAMES + FADE_FRAMES)))
+        assert stub.ran[0] == (True, True), "a stream starts with everything"
+        assert stub.ran[-1] == branches
+        opened(still)
+        assert stub.ran[-1] == (True, True), "a single picture runs everything"
+    # The branch that stays takes over the whole frame, so the picture does not depend on the variant.
+    expected = np.full((48, 64, 3), round(90 + 25.5 * gate), np.uint8)
+    assert all(np.abs(f.planes[0].astype(int) - expected).max() <= 1 for f in out)
+
+
+def test_gating_off_always_runs_both() -> None:
+    with Deblurrer("nano", gating=False) as opened:
+        still = Frame.from_array(np.full((48, 64, 3), 90, np.uint8))
+        list(opened.stream([still] * 30))
+        assert dict(opened.stats.variants) == {"both": 30}
+
+
+def test_an_error_of_the_frames_reaches_the_consumer(deblur: Deblurrer) -> None:
+    def frames() -> Iterator[Frame]:
+        yield Frame.from_array(blurred(32, 32))
+        raise RuntimeError("camera unplugged")
+
+    restored = deblur.stream(frames())
+    next(restored)
+    with pytest.raises(RuntimeError, match="camera unplugged"):
+        next(restored)
+
+
+def test_leaving_a_stream_early_leaves_no_thread(deblur: Deblurrer) -> None:
+    before = threading.active_count()
+    stream = deblur.stream(Frame.from_array(blurred(32, 32)) for _ in range(1000))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_threads_share_one_deblurrer(deblur: Deblurrer) -> None:
+    images = [blurred(40 + 8 * i, 64, seed=i) for i in range(6)]
+    want = [deblur(i) for i in images]
+    got: list[list[np.ndarray]] = [[] for _ in images]
+
+    def work(index: int) -> None:
+        got[index] = [deblur(images[index]) for _ in range(5)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(len(images))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(np.array_equal(r, w) for results, w in zip(got, want, strict=True) for r in results)
+    assert all(len(results) == 5 for results in got)
+
+
+def test_maps_are_shares(deblur: Deblurrer) -> None:
+    mask, gate = deblur.maps(blurred(90, 121))
+    assert mask.shape == gate.shape == (12, 16)
+    assert min(mask.min(), gate.min()) >= 0 and max(mask.max(), gate.max()) <= 1
+
+
+def test_stats_count(deblur: Deblurrer) -> None:
+    before = deblur.stats.frames
+    deblur(blurred())
+    assert deblur.stats.frames == before + 1
+    stages = deblur.stats.as_dict()["stage_ms"]
+    assert {"unpack", "encoder", "foreground", "background", "engine", "blend"} <= set(stages)
+    assert all(v > 0 for v in stages.values())
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), "no"]
+)
+def test_what_is_not_a_picture_is_refused(deblur: Deblurrer, image: object) -> None:
+    with pytest.raises(UsageError):
+        deblur(image)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
+def test_strength_outside_its_range(strength: float) -> None:
+    with pytest.raises(UsageError, match="outside"):
+        Deblurrer("nano", strength=strength)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(EngineError, match="weights"):
+        Deblurrer("small")
+    with pytest.raises(UsageError, match="unknown"):
+        Deblurrer("nano", device="tpu")
+    with pytest.raises(UsageError, match="unknown"):
+        Deblurrer("nano", backend="magic")
+
+
+def test_closed_is_closed() -> None:
+    opened = Deblurrer("nano")
+    opened.close()
+    opened.close()
+    with pytest.raises(UsageError, match="closed"):
+        opened(blurred())
+
+
+def test_discontinuity_resets_the_gating(deblur: Deblurrer) -> None:
+    state = deblur.open_stream()
+    frame = Frame.from_array(blurred(32, 32), PixelFormat.BGR24)
+    for _ in range(40):
+        state.process(frame)
+    cut = Frame(frame.planes, frame.format, frame.color, 0, Fraction(1, 25), discontinuity=True)
+    before = deblur.stats.variants["both"]
+    state.process(cut)
+    assert deblur.stats.variants["both"] == before + 1
+
+
+def test_public_names() -> None:
+    assert {"Deblurrer", "Frame", "PixelFormat", "ColorSpec", "run", "CrispStreamError"} <= set(crispstream.__all__)

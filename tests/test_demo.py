@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: its blur, its figures, and the user's own input."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crispstream import demo, sheet
+from crispstream.errors import InputError, OutputError
+from crispstream.sources.video import VideoSource
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(islice(demo.moving_portrait(), 3))
+
+
+def test_person_and_background_blur_apart(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    alpha = demo.person_alpha()[..., 0]
+    assert 0.35 < alpha.mean() < 0.6
+    for sharp, blurred in pairs:
+        assert sharp.shape == blurred.shape == (512, 512, 3)
+        error = np.abs(sharp.astype(float) - blurred).mean(2)
+        assert error[alpha == 1].mean() > 1 and error[alpha == 0].mean() > 1
+        assert 18 < demo.psnr(blurred, sharp) < 35
+
+
+def test_psnr_of_known_errors() -> None:
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert demo.psnr(black + 255, black) == pytest.approx(0)
+    assert demo.psnr(black + 16, black) == pytest.approx(24.048, abs=1e-3)
+
+
+def test_the_demo_restores_and_leaves_evidence(
+    pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "moving_portrait", lambda: iter(pairs))
+    result = demo.run_demo(None, tmp_path / "out", "nano")
+    assert result["psnr_restored"] > result["psnr_blurred"]
+    assert result["fps"] > 0
+    assert result["stats"]["frames"] == 3
+    names = {Path(f).name for f in result["files"]}
+    assert names == {"compare.mp4", "restored.mp4", "before_after.png", "mask.png"}
+    assert all(Path(f).stat().st_size > 0 for f in result["files"])
+    with Image.open(tmp_path / "out" / "before_after.png") as picture:
+        assert picture.width == 3 * 512 + 2 * 8
+    film = VideoSource(tmp_path / "out" / "compare.mp4")
+    assert [(f.width, f.height) for f in film] == [(1024, 512)] * 3
+    film.close()
+
+    # What the demo made is the user's own clip now: no truth, so no figures.
+    own = demo.run_demo(tmp_path / "out" / "blurred.mp4", tmp_path / "own", "nano")
+    assert own["psnr_restored"] is None and own["stats"]["frames"] == 3
+
+
+def test_the_users_own_picture(tmp_path: Path) -> None:
+    Image.effect_noise((70, 50), 60).convert("RGB").save(tmp_path / "noise.png")
+    result = demo.run_demo(tmp_path / "noise.png", tmp_path / "out", "nano")
+    assert result["psnr_blurred"] is None
+    assert Image.open(tmp_path / "out" / "restored.png").size == (70, 50)
+
+
+def test_a_missing_input_and_an_unusable_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        demo.run_demo(tmp_path / "no.mp4", tmp_path / "out", "nano")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        demo.run_demo(None, tmp_path / "file", "nano")
+
+
+def test_colour_survives_the_video(pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path) -> None:
+    demo._write(tmp_path / "a.mp4", iter([pairs[0][1]]), Fraction(24))
+    (back,), rate = demo._read(tmp_path / "a.mp4")
+    assert rate == 24
+    assert demo.psnr(back, pairs[0][1]) > 38
+    assert np.abs(back.mean((0, 1)) - pairs[0][1].mean((0, 1))).max() < 1.0, "no colour cast"
+
+
+def test_sheet_and_overlay() -> None:
+    grey = np.full((20, 30, 3), 100, np.uint8)
+    page = sheet.before_after({"a": grey, "b": grey + 50}, ((0, 0, 10),))
+    assert page.size == (30 * 2 + 8, 26 + 20 + 8 + 30)
+    assert page.getpixel((35, 30)) == (255, 255, 255) and page.getpixel((45, 40)) == (150, 150, 150)
+    overlay = sheet.mask_overlay(grey, np.array([[0.0, 1.0]], np.float32))
+    left, right = overlay.getpixel((0, 10)), overlay.getpixel((29, 10))
+    assert left == (100, 100, 100) and right != left
+    assert sheet.side_by_side(grey[:19, :29], grey[:19, :29]).shape == (18, 56, 3)
