@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from crispstream import manifest
-from crispstream.errors import EngineError, OutputError
+from crispstream.errors import OutputError
 from crispstream.manifest import File, Manifest, Tensor
-from crispstream.model.presets import Preset, preset
+from crispstream.model.presets import Preset
 from crispstream.model.weights import load_network
 
 from .graph import Precision, build_graph, tensor_shapes
@@ -32,27 +29,32 @@ def build(
     output: Path,
     training: dict[str, Any] | None = None,
     quality: dict[str, Any] | None = None,
+    precision: Precision = "float32",
 ) -> Manifest:
     """Make the engine folder ``output`` of preset ``size`` from FP16 safetensors; overwrites what is there.
 
     ``training`` and ``quality`` go into the manifest as they are; ``parity`` stays empty until ``verify`` has run.
+    ``precision`` is that of every tensor and convolution; the weights are the same FP16 file either way.
     Raises EngineError for weights that are damaged, of another preset or not FP16, OutputError for the folder.
     """
-    graphs = {part: model.SerializeToString() for part, model in build_graphs(size, weights).items()}
-    dtype = "float32"
+    load_network(size, weights)  # whole, finite and of this preset
+    stored = read_weights(weights)
+    graphs = {
+        part: build_graph(size, stored, part, precision, WEIGHTS_FILE).SerializeToString() for part in manifest.PARTS
+    }
     made = Manifest(
         folder=output,
         preset=size.name,
         graphs={part: File(f"{part}.onnx", manifest.sha256(data)) for part, data in graphs.items()},
         weights=File(WEIGHTS_FILE, manifest.sha256(weights.read_bytes())),
-        tensors={name: Tensor(shape, dtype, "NCHW") for name, shape in tensor_shapes(size).items()},
+        tensors={name: Tensor(shape, precision, "NCHW") for name, shape in tensor_shapes(size).items()},
         pack=size.pack,
         multiple=size.multiple,
         map_stride=size.map_stride,
         color=COLOR,
         head=HEAD,
         macs_per_pixel=size.macs_per_pixel(),
-        parameters=sum(stored.value.size for stored in read_weights(weights).values()),
+        parameters=sum(tensor.value.size for tensor in stored.values()),
         training=training or {},
         quality=quality or {},
         parity={},
@@ -67,38 +69,3 @@ def build(
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror}") from error
     return manifest.load(output)
-
-
-def build_graphs(size: Preset, weights: Path, precision: Precision = "float32") -> dict[str, onnx.ModelProto]:
-    """The three part graphs, their initialisers pointing into ``WEIGHTS_FILE`` beside them. Raises EngineError."""
-    net = load_network(size, weights)
-    stored = read_weights(weights)
-    return {part: build_graph(net, stored, part, precision, WEIGHTS_FILE) for part in manifest.PARTS}
-
-
-def fused_graph(engine: Manifest) -> Path:
-    """One graph, packed -> head, foreground, background, in the user's cache. Raises EngineError, OutputError."""
-    net = load_network(preset(engine.preset), engine.weights_path)
-    data = build_graph(net, read_weights(engine.weights_path), "fused").SerializeToString()
-    path = cache_folder() / f"{engine.preset}-{engine.weights.sha256[:16]}-fused.onnx"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", "set XDG_CACHE_HOME") from error
-    return path
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/crispstream`` (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crispstream"
-
-
-def check_graph(path: Path) -> None:
-    """Raise EngineError where the ONNX checker finds fault with the graph or its shapes."""
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EngineError(f"{path}: {error}") from error

@@ -47,7 +47,7 @@ def tensor_shapes(preset: Preset) -> dict[str, tuple[int | str, ...]]:
 
 
 def build_graph(
-    net: HumanAwareNet,
+    preset: Preset,
     weights: dict[str, StoredTensor],
     part: str,
     precision: Precision = "float32",
@@ -57,15 +57,16 @@ def build_graph(
 
     Initialisers are the FP16 bits of ``weights``: references into the file ``location``, or, without one, inside the
     graph. float32: a Cast follows each, which ONNX Runtime folds at load, and branches get ``_block_features``.
-    float16: every tensor and every convolution is FP16. Raises EngineError where ``net`` does not hold ``weights``.
+    float16: every tensor and every convolution is FP16. The graph depends on the preset, never on the weights' values.
+    Raises EngineError where the weights are not the preset's.
     """
-    model = _trace(net, part)
+    model = _trace(preset, part)
     _store_weights(model, weights, "" if part == "fused" else f"{part}.", precision, location)
     if precision == "float16":
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.elem_type = TensorProto.FLOAT16
     elif part in manifest.PARTS[1:]:
-        _block_features(model, net.preset)
+        _block_features(model, preset)
     return model
 
 
@@ -79,16 +80,19 @@ class _Fused(nn.Module):
         return head, self.foreground(f0, f1, f2), self.background(f0, f1, f2)
 
 
-def _trace(net: HumanAwareNet, part: str) -> ModelProto:
+def _trace(preset: Preset, part: str) -> ModelProto:
+    net = HumanAwareNet(preset).eval()
+    for i, parameter in enumerate(net.parameters()):
+        nn.init.constant_(parameter, i)  # all different: the exporter would merge equal ones
     inputs, outputs = BOUNDARIES[part]
-    shapes = tensor_shapes(net.preset)
+    shapes = tensor_shapes(preset)
     shapes |= dict.fromkeys(manifest.PARTS[1:], shapes["residual"])
-    size = 2 * net.preset.multiple
+    size = 2 * preset.multiple
     example = tuple(torch.zeros(manifest.Tensor(shapes[name], "", "").sizes(size, size)) for name in inputs)
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "part.onnx"
-        # The tracing exporter: its graph is the network, node for node. The newer one drops biases that are zero, so
-        # that the graph would depend on the weights, and takes ten times as long.
+        # The tracing exporter: its graph is the network, node for node. The newer one leaves out biases that are zero
+        # and takes twenty times as long.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Fused(net) if part == "fused" else net.get_submodule(part),
@@ -101,7 +105,7 @@ def _trace(net: HumanAwareNet, part: str) -> ModelProto:
             dynamic_axes={n: {i: d for i, d in enumerate(shapes[n]) if isinstance(d, str)} for n in inputs + outputs},
         )
         model = onnx.load(file)
-    model.graph.name = f"{net.preset.name}_{part}"
+    model.graph.name = f"{preset.name}_{part}"
     return model
 
 
@@ -111,8 +115,8 @@ def _store_weights(
     casts = []
     for tensor in model.graph.initializer:
         inner, stored = tensor.name, weights.get(prefix + tensor.name)
-        if stored is None or not np.array_equal(numpy_helper.to_array(tensor), stored.value.astype(np.float32)):
-            raise EngineError(f"the weights file does not hold the network's {prefix}{inner}")
+        if stored is None or list(stored.value.shape) != list(tensor.dims):
+            raise EngineError(f"the weights do not hold {prefix}{inner} with shape {list(tensor.dims)}")
         name = prefix + inner
         tensor.CopyFrom(numpy_helper.from_array(stored.value, name))
         if location:

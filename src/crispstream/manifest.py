@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from crispstream.errors import EngineError
+from crispstream.errors import EngineError, OutputError
 from crispstream.model.presets import PRESETS, preset
 
 SCHEMA = 1
@@ -89,13 +89,16 @@ class Manifest:
         }
 
     def write(self) -> None:
-        """Write ``manifest.json`` into ``folder``, whole or not at all."""
+        """Write ``manifest.json`` into ``folder``, whole or not at all. Raises OutputError."""
         fields = asdict(self)
         del fields["folder"]
         text = json.dumps({"schema": SCHEMA, **fields}, indent=2, allow_nan=False)
         partial = self.folder / f"{FILE_NAME}.partial"
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(self.folder / FILE_NAME)
+        try:
+            partial.write_text(text + "\n", encoding="utf-8")
+            partial.replace(self.folder / FILE_NAME)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder / FILE_NAME}: {error.strerror}") from error
 
 
 def sha256(data: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import onnxruntime as ort
 
-from crispstream.engine.protocol import Array, PaddedSize, PartsSession
+from crispstream.engine.protocol import Array, PaddedSize, PartsSession, check_padded
 from crispstream.errors import EngineError
 from crispstream.manifest import PARTS, Manifest
 from crispstream.threads import cpu_quota
@@ -96,6 +96,7 @@ class OnnxRuntimeEngine:
 
     def session(self, size: PaddedSize) -> OnnxRuntimeSession:
         """A session for frames of this padded size. Raises EngineError."""
+        check_padded(self.manifest, size)
         key = (size.padded_width, size.padded_height)
         with self._lock:
             if self._closed:

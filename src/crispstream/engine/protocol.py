@@ -63,13 +63,18 @@ class Engine(Protocol):
         """Free the engine; a second call does nothing. Sessions must not run any more."""
 
 
+def check_padded(manifest: Manifest, size: PaddedSize) -> None:
+    """Raise EngineError where the size is not a multiple of what the preset's scales need."""
+    width, height = size.padded_width, size.padded_height
+    if width % manifest.multiple or height % manifest.multiple:
+        message = f"{width}x{height} is not padded to a multiple of {manifest.multiple}"
+        raise EngineError(message, "Geometry.for_size pads")
+
+
 class PartsSession(ABC):
     """An ``EngineSession`` whose results arrive in NumPy arrays; a library adds how one part runs."""
 
     def __init__(self, manifest: Manifest, size: PaddedSize) -> None:
-        if size.padded_width % manifest.multiple or size.padded_height % manifest.multiple:
-            message = f"{size.padded_width}x{size.padded_height} is not padded to a multiple of {manifest.multiple}"
-            raise EngineError(message, "pad the frame: Geometry.for_size does")
         self._manifest, self._size = manifest, size
         self.packed = self._allocate("packed")
         self.head = self._allocate("head")

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import torch
 
-from crispstream.engine.protocol import PaddedSize, PartsSession
+from crispstream.engine.protocol import PaddedSize, PartsSession, check_padded
 from crispstream.errors import EngineError
 from crispstream.manifest import Manifest
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import preset
 from crispstream.model.weights import load_network
+from crispstream.threads import cpu_quota
 
 
 class TorchSession(PartsSession):
@@ -35,7 +36,10 @@ class TorchSession(PartsSession):
 
 
 class TorchEngine:
-    """``device``: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:N". ``threads`` sets PyTorch's, process-wide."""
+    """``device``: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:N". ``threads``: None takes the CPU quota.
+
+    PyTorch has one number of threads for the whole process; opening this engine sets it.
+    """
 
     name = "torch"
 
@@ -44,8 +48,7 @@ class TorchEngine:
             raise EngineError(f"PyTorch {torch.__version__} finds no CUDA device", "use --device cpu")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or cpu_quota())
         self.manifest = manifest
         self._device = torch.device(device)
         self._net: HumanAwareNet | None = load_network(preset(manifest.preset), manifest.weights_path)
@@ -58,6 +61,7 @@ class TorchEngine:
         """A session for frames of this padded size. Raises EngineError."""
         if self._net is None:
             raise EngineError("this engine is closed")
+        check_padded(self.manifest, size)
         return TorchSession(self.manifest, size, self._net, self._device)
 
     def close(self) -> None:

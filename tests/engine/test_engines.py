@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime and PyTorch behind one protocol, compared with the network itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from crispstream.engine.onnxruntime import OnnxRuntimeEngine
+from crispstream.engine.protocol import Engine, EngineSession
+from crispstream.engine.torch import TorchEngine
+from crispstream.errors import EngineError
+from crispstream.kernels.geometry import Geometry
+from crispstream.manifest import Manifest
+from crispstream.model.presets import preset
+from crispstream.model.weights import load_network
+
+Array = npt.NDArray[Any]
+OPENERS = {"onnxruntime": OnnxRuntimeEngine, "torch": TorchEngine}
+
+
+@pytest.fixture(params=list(OPENERS))
+def opened(request: pytest.FixtureRequest, engine: Manifest) -> Engine:
+    found: Engine = OPENERS[request.param](engine, threads=1)
+    assert found.name == request.param
+    return found
+
+
+def geometry(width: int, height: int) -> Geometry:
+    return Geometry.for_size(width, height, pack=4, multiple=16, map_stride=8)
+
+
+def session_with_noise(opened: Engine, width: int, height: int) -> EngineSession:
+    session = opened.session(geometry(width, height))
+    session.packed[:] = np.random.default_rng(width).random(session.packed.shape, np.float32)
+    return session
+
+
+@torch.no_grad()
+def expected(engine: Manifest, packed: Array) -> tuple[Array, Array, Array]:
+    net = load_network(preset("nano"), engine.weights_path)
+    *features, head = net.encoder(torch.from_numpy(packed))
+    return head.numpy(), net.foreground(*features).numpy(), net.background(*features).numpy()
+
+
+def assert_right(session: EngineSession, engine: Manifest) -> None:
+    for found, right in zip(
+        (session.head, session.foreground, session.background), expected(engine, session.packed), strict=True
+    ):
+        assert found is not None
+        np.testing.assert_allclose(found, right, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (33, 17), (160, 90), (90, 161)])
+def test_same_as_the_network(opened: Engine, engine: Manifest, width: int, height: int) -> None:
+    session = session_with_noise(opened, width, height)
+    assert session.packed.shape == geometry(width, height).packed_shape
+    assert session.head.shape == geometry(width, height).head_shape
+    session.run()
+    assert_right(session, engine)
+    assert session.head.min() >= 0 and session.head.max() <= 1
+
+
+def test_left_out_branches(opened: Engine, engine: Manifest) -> None:
+    session = session_with_noise(opened, 48, 32)
+    head, foreground, background = expected(engine, session.packed)
+    session.run(foreground=False, background=True)
+    assert session.foreground is None and session.background is not None
+    np.testing.assert_allclose(session.background, background, rtol=0, atol=2e-4)
+    assert list(session.seconds) == ["encoder", "background"]
+    session.run(foreground=True, background=False)
+    assert session.background is None and session.foreground is not None
+    np.testing.assert_allclose(session.foreground, foreground, rtol=0, atol=2e-4)
+    session.run(foreground=False, background=False)
+    assert session.foreground is None and session.background is None
+    np.testing.assert_allclose(session.head, head, rtol=0, atol=2e-4)
+    assert list(session.seconds) == ["encoder"] and session.seconds["encoder"] > 0
+
+
+def test_memory_is_kept(opened: Engine, engine: Manifest) -> None:
+    """The caller's arrays stay the same ones, run after run, and new input gives new output."""
+    session = session_with_noise(opened, 48, 32)
+    session.run()
+    before = [a for a in (session.packed, session.head, session.foreground, session.background) if a is not None]
+    session.packed[:] = 1 - session.packed
+    session.run()
+    after = [a for a in (session.packed, session.head, session.foreground, session.background) if a is not None]
+    assert len(before) == 4 and all(a is b for a, b in zip(before, after, strict=True))
+    assert_right(session, engine)
+
+
+def test_sessions_of_two_sizes_in_turn(opened: Engine, engine: Manifest) -> None:
+    first, second = session_with_noise(opened, 48, 32), session_with_noise(opened, 64, 80)
+    third = session_with_noise(opened, 64, 80)
+    third.packed[:] = 0.25
+    for _ in range(2):
+        for session in (first, second, third):
+            session.run()
+    for session in (first, second, third):
+        assert_right(session, engine)
+
+
+def test_size_that_is_not_padded(opened: Engine) -> None:
+    with pytest.raises(EngineError, match="40x32 is not padded to a multiple of 16"):
+        opened.session(replace(geometry(48, 32), padded_width=40))
+
+
+def test_closed(opened: Engine) -> None:
+    opened.close()
+    opened.close()
+    with pytest.raises(EngineError, match="closed"):
+        opened.session(geometry(16, 16))
+
+
+def test_threads_do_not_change_the_result(engine: Manifest) -> None:
+    results = []
+    for threads in (1, 2):
+        session = session_with_noise(OnnxRuntimeEngine(engine, threads), 64, 48)
+        session.run()
+        assert session.foreground is not None
+        results.append(session.foreground)
+    np.testing.assert_allclose(*results, rtol=0, atol=1e-6)
+
+
+def test_no_cuda(engine: Manifest) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(EngineError, match="finds no CUDA device"):
+        TorchEngine(engine, "cuda")
+
+
+@pytest.mark.gpu
+def test_cuda(engine: Manifest) -> None:
+    session = session_with_noise(TorchEngine(engine, "cuda"), 160, 90)
+    session.run()
+    assert_right(session, engine)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A manifest loads whole or is refused with one clear line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from crispstream import manifest
+from crispstream.errors import EngineError, UsageError
+from crispstream.manifest import Manifest, load, sha256
+
+Fields = dict[str, Any]
+
+
+@pytest.fixture
+def folder(engine: Manifest, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(engine.folder, tmp_path / "nano"))
+
+
+def edit(folder: Path, change: Callable[[Fields], object]) -> None:
+    path = folder / "manifest.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def replace_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the weights and make the manifest's hash fit."""
+    path = folder / "weights.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    edit(folder, lambda fields: fields["weights"].update(sha256=sha256(path.read_bytes())))
+
+
+def refused(folder: Path, *words: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        load(folder)
+    for word in (*words, str(folder)):
+        assert word in str(caught.value)
+    assert f"python -m crispstream.export nano --weights WEIGHTS.safetensors --output {folder}" in caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_load_gives_what_was_written(engine: Manifest) -> None:
+    assert load(engine.folder) == engine
+    assert load(str(engine.folder)) == engine
+    assert (engine.pack, engine.multiple, engine.map_stride) == (4, 16, 8)
+    assert engine.path("encoder").is_file() and engine.weights_path.is_file()
+
+
+def test_named_dimensions(engine: Manifest) -> None:
+    sizes = {name: tensor.sizes(656, 368) for name, tensor in engine.tensors.items()}
+    assert sizes["packed"] == sizes["residual"] == (1, 48, 92, 164)
+    assert sizes["head"] == (1, 2, 46, 82)
+    assert sizes["features2"] == (1, 64, 23, 41)
+
+
+def test_summary_is_plain(engine: Manifest) -> None:
+    summary = json.loads(json.dumps(engine.summary()))
+    assert summary["parameters"] == 524_818
+    assert summary["macs_per_pixel"]["all"] <= 8_000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("", ["is damaged"], id="empty"),
+        pytest.param('{"schema": 1, "pre', ["is damaged"], id="truncated"),
+        pytest.param("[]", ["schema None", "reads 1"], id="not an object"),
+        pytest.param('{"schema": NaN}', ["NaN is not a number"], id="NaN"),
+        pytest.param('{"schema": 2}', ["schema 2", "reads 1"], id="newer"),
+        pytest.param('{"schema": 1}', ["'pack'"], id="nothing else"),
+        pytest.param("\x00\xff", ["is damaged"], id="binary"),
+    ],
+)
+def test_damaged_json(folder: Path, text: str, words: list[str]) -> None:
+    (folder / "manifest.json").write_bytes(text.encode("latin-1"))
+    refused(folder, *words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.pop("weights"), ["has no 'weights'"]),
+        (lambda f: f["graphs"].pop("background"), ["has no 'background'"]),
+        (lambda f: f["tensors"].pop("head"), ["has no 'head'"]),
+        (lambda f: f.update(pack="4"), ["'pack' is not int"]),
+        (lambda f: f.update(multiple=0), ["do not fit together"]),
+        (lambda f: f.update(multiple=18), ["do not fit together"]),
+        (lambda f: f["graphs"]["encoder"].update(file="../encoder.onnx"), ["not a file name"]),
+        (lambda f: f["tensors"]["head"].update(shape=[1, 2, "rows", "columns"]), ["is damaged"]),
+    ],
+)
+def test_damaged_fields(folder: Path, change: Callable[[Fields], object], words: list[str]) -> None:
+    edit(folder, change)
+    refused(folder, *words)
+
+
+def test_missing_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    refused(folder, "cannot read", "manifest.json")
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "foreground.onnx", "background.onnx", "weights.safetensors"])
+def test_changed_files(folder: Path, name: str) -> None:
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    recorded = json.loads((folder / "manifest.json").read_text())
+    expected = (recorded["graphs"].get(name.removesuffix(".onnx")) or recorded["weights"])["sha256"]
+    refused(folder, name, sha256(bytes(data))[:16], expected[:16])
+    (folder / name).unlink()
+    refused(folder, "cannot read", name)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(folder: Path, value: float) -> None:
+    replace_weights(folder, lambda tensors: tensors["encoder.stem.bias"].__setitem__(3, value))
+    refused(folder, "encoder.stem.bias", "not finite")
+
+
+def test_truncated_weights_with_a_fitting_hash(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    edit(folder, lambda fields: fields["weights"].update(sha256=sha256(path.read_bytes())))
+    refused(folder, "is damaged")
+
+
+def test_weights_of_another_size(folder: Path) -> None:
+    replace_weights(folder, lambda tensors: tensors.pop("encoder.stem.weight"))
+    refused(folder, "parameters", "its manifest says 524818")
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(UsageError, match="unknown preset 'gigantic'") as caught:
+        load("gigantic")
+    assert "nano" in caught.value.hint
+
+
+def test_known_preset_that_is_not_shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "_shipped", lambda: folder.parent)
+    assert manifest.available_presets() == ["nano"]
+    assert load("nano").folder == folder
+    with pytest.raises(EngineError, match="'base' is known, but its weights are not shipped yet; shipped: nano"):
+        load("base")
