@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,38 +28,77 @@ from training.loss import total_loss
 from training.synthesis import Batch
 
 POOL_BATCHES = 24
+AHEAD = 4
 AVERAGE_DECAY = 0.999
 
 
-class SampleStream:
-    """Batches for every step. Each synthesised batch stays in a pool and is used ``reuse`` times in other company and
-    orientation, because on a CPU synthesis costs more than a training step."""
+class Maker:
+    """Synthesises the batch of an index; depends on the seed alone, so that any process may do it."""
 
-    def __init__(self, data: Path, count: int, size: int, reuse: int, seed: int, device: torch.device) -> None:
+    def __init__(self, data: Path, count: int, size: int, seed: int, device: torch.device) -> None:
         self.photos = PhotoSet(read_manifest(data, "train"))
         self.high_speed = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
-        self.count, self.size, self.reuse, self.seed, self.device = count, size, reuse, seed, device
-        self._pool: list[Batch] = []
-        self._made = -1
+        self.count, self.size, self.seed, self.device = count, size, seed, device
 
-    def _make(self, index: int, progress: float) -> Batch:
+    def make(self, index: int, progress: float) -> Batch:
+        """``progress`` in [0, 1]: blur grows with it."""
         seed = self.seed * 1_000_003 + index
         if self.high_speed and index % 5 == 4:
             return self.high_speed[index // 5 % len(self.high_speed)].batch(self.count, self.size, seed, self.device)
         longest = np.random.default_rng(seed).uniform(4, 16 + 12 * progress)
         return self.photos.batch(self.count, self.size, float(longest), seed, self.device)
 
+
+_maker: Maker | None = None
+
+
+def _start_worker(*arguments: Any) -> None:
+    global _maker
+    torch.set_num_threads(1)
+    _maker = Maker(*arguments)
+
+
+def _make_in_worker(index: int, progress: float) -> Batch:
+    assert _maker is not None
+    return _maker.make(index, progress)
+
+
+class SampleStream:
+    """Batches for every step. Each synthesised batch stays in a pool and is used ``reuse`` times in other company and
+    orientation, because on a CPU synthesis costs more than a training step. On a CPU a second process synthesises."""
+
+    def __init__(self, data: Path, count: int, size: int, reuse: int, seed: int, device: torch.device) -> None:
+        self.count, self.reuse, self.seed = count, reuse, seed
+        made_by = (data, count, size, seed, device)
+        self._maker = None if device.type == "cpu" else Maker(*made_by)
+        self._worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, made_by)
+        self._coming: dict[int, Future[Batch]] = {}
+        self._pool: list[Batch] = []
+        self._made = -1
+
+    def _take(self, index: int, step_share: float) -> Batch:
+        if self._maker is not None:
+            return self._maker.make(index, index * step_share)
+        for ahead in range(index, index + AHEAD):
+            if ahead not in self._coming:
+                self._coming[ahead] = self._worker.submit(_make_in_worker, ahead, ahead * step_share)
+        return self._coming.pop(index).result()
+
     def batch(self, step: int, total: int) -> Batch:
         """The batch of one step; depends on seed and step only."""
         newest = step // self.reuse
         for index in range(max(self._made + 1, newest - POOL_BATCHES + 1), newest + 1):
-            self._pool = [*self._pool, self._make(index, index * self.reuse / total)][-POOL_BATCHES:]
+            self._pool = [*self._pool, self._take(index, self.reuse / total)][-POOL_BATCHES:]
         self._made = newest
         rng = np.random.default_rng((self.seed, step))
         picks = [(int(rng.integers(len(self._pool))), int(rng.integers(self.count))) for _ in range(self.count)]
         parts = [torch.stack([self._pool[b][field][i] for b, i in picks]) for field in range(len(Batch._fields))]
         turn, flip = int(rng.integers(4)), bool(rng.integers(2))
         return Batch(*(_orient(p, turn, flip) if p.ndim == 4 else p for p in parts))
+
+    def close(self) -> None:
+        """End the second process."""
+        self._worker.shutdown(cancel_futures=True)
 
 
 def _orient(x: Tensor, turn: int, flip: bool) -> Tensor:
@@ -81,6 +123,8 @@ def train(arguments: argparse.Namespace) -> checkpoint.Progress:
     """Run one session and write weights and checkpoint to the run folder."""
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     net = HumanAwareNet(preset(arguments.preset)).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=arguments.rate, weight_decay=1e-4, betas=(0.9, 0.99))
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
@@ -136,6 +180,7 @@ def train(arguments: argparse.Namespace) -> checkpoint.Progress:
         if time.monotonic() - saved > arguments.save_minutes * 60:
             keep()
             saved = time.monotonic()
+    samples.close()
     keep()
     return progress
 
@@ -155,6 +200,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--reuse", type=int, default=4, help="how many steps see each synthesised batch")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="of the training process; 1 where the machine is busy")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     arguments.run = arguments.run or Path("runs") / arguments.preset

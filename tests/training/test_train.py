@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(data: Path, run: Path, steps: int) -> Namespace:
     return Namespace(
         preset="nano", data=data, run=run, steps=8, minutes=1e9, save_minutes=1e9, batch=2, crop=32, rate=1e-3, reuse=2,
-        seed=1, device="cpu", stop_after=steps,
+        seed=1, device="cpu", stop_after=steps, threads=0,
     )  # fmt: skip
 
 
