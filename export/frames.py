@@ -17,7 +17,7 @@ from crispstream.frame import ColorSpec, Frame, Matrix, PixelFormat, Range
 Rgb = npt.NDArray[np.uint8]
 DATA_VARIABLE = "CRISPSTREAM_DATA"
 REAL_PICTURES = 4
-SUFFIXES = (".jpg", ".png", ".webp")
+SUFFIXES = (".jpg", ".webp")  # PNG files in such a folder are masks
 
 
 def real_pictures(images: Iterable[Path]) -> dict[str, Rgb]:

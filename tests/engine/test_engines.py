@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from crispstream.engine.protocol import Engine, EngineSession
 from crispstream.engine.torch import TorchEngine
 from crispstream.errors import EngineError
 from crispstream.kernels.geometry import Geometry
-from crispstream.manifest import Manifest
+from crispstream.manifest import Manifest, load
 from crispstream.model.presets import preset
 from crispstream.model.weights import load_network
 
@@ -115,6 +117,18 @@ def test_closed(opened: Engine) -> None:
     opened.close()
     with pytest.raises(EngineError, match="closed"):
         opened.session(geometry(16, 16))
+
+
+def test_folder_of_links(engine: Manifest, tmp_path: Path) -> None:
+    """Package managers and model hubs install links into their store, each file in a folder of its own."""
+    (tmp_path / "links").mkdir()
+    for path in engine.folder.iterdir():
+        (tmp_path / path.stem).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.stem / "blob")
+        (tmp_path / "links" / path.name).symlink_to(tmp_path / path.stem / "blob")
+    session = session_with_noise(OnnxRuntimeEngine(load(tmp_path / "links")), 48, 32)
+    session.run()
+    assert_right(session, engine)
 
 
 def test_threads_do_not_change_the_result(engine: Manifest) -> None:

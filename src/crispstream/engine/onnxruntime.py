@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import onnxruntime as ort
+from safetensors.numpy import load_file
 
 from crispstream.engine.protocol import Array, PaddedSize, PartsSession, check_padded
 from crispstream.errors import EngineError
@@ -17,11 +18,14 @@ from crispstream.threads import cpu_quota
 QUIET = 3
 
 
-def open_graph(path: Path, manifest: Manifest, size: PaddedSize, threads: int) -> Any:
+def open_graph(
+    path: Path, manifest: Manifest, size: PaddedSize, threads: int, weights: dict[str, Array] | None = None
+) -> Any:
     """An ``InferenceSession`` of one graph for one padded size. Raises EngineError where ONNX Runtime refuses it.
 
     The size is fixed because ONNX Runtime fuses the additions of skip connections only between shapes that it knows to
-    be equal; the sessions of a preset open in a few milliseconds.
+    be equal; the sessions of a preset open in some 20 ms. ``weights``: values of the initialisers that the graph keeps
+    in another file. ONNX Runtime would find them itself, but not where the two are links into different folders.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -31,6 +35,8 @@ def open_graph(path: Path, manifest: Manifest, size: PaddedSize, threads: int) -
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, value in _named_dimensions(manifest, size).items():
         options.add_free_dimension_override_by_name(name, value)
+    values = [ort.OrtValue.ortvalue_from_numpy(value) for value in (weights or {}).values()]
+    options.add_external_initializers(list(weights or {}), values)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
@@ -90,6 +96,7 @@ class OnnxRuntimeEngine:
         self.manifest = manifest
         self.threads = threads or cpu_quota()
         self._lock = Lock()
+        self._weights = load_file(manifest.weights_path)
         self._open: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._closed = False
         self.session(_Size(manifest.multiple, manifest.multiple))  # shows now whether the graphs load
@@ -102,9 +109,12 @@ class OnnxRuntimeEngine:
             if self._closed:
                 raise EngineError("this engine is closed")
             if self._open is None or self._open[0] != key:
-                parts = {p: open_graph(self.manifest.path(p), self.manifest, size, self.threads) for p in PARTS}
-                self._open = (key, parts)
+                self._open = (key, {part: self._open_part(part, size) for part in PARTS})
             return OnnxRuntimeSession(self.manifest, size, self._open[1])
+
+    def _open_part(self, part: str, size: PaddedSize) -> Any:
+        weights = {name: value for name, value in self._weights.items() if name.startswith(f"{part}.")}
+        return open_graph(self.manifest.path(part), self.manifest, size, self.threads, weights)
 
     def close(self) -> None:
         """Let go of the graphs; sessions that are still held keep theirs until they are dropped."""
