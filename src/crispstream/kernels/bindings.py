@@ -12,16 +12,16 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
-from crispstream.frame import Frame, PixelFormat
+from crispstream.frame import Frame
 from crispstream.kernels.checks import check_blend, check_head, check_packed
 from crispstream.kernels.geometry import Geometry
 from crispstream.kernels.library import Image, Mix, Sizes, cpu_library
-from crispstream.kernels.threads import cpu_quota
+from crispstream.threads import cpu_quota
 
 Tensor = npt.NDArray[np.floating]
 
 # A second thread costs about 30 us to start; below this many pixels each it does not pay.
-PIXELS_PER_THREAD = 100_000
+PIXELS_PER_THREAD = 200_000
 
 
 def unpack(frame: Frame, geometry: Geometry, packed: Tensor, threads: int = 0) -> None:

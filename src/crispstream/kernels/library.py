@@ -60,7 +60,7 @@ def library_path(name: str) -> Path:
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """Load a kernel library and check its ABI. Raises EngineError where it is missing, damaged or of another version."""
+    """Load a kernel library and check its ABI. Raises EngineError where it is missing, damaged or of another ABI."""
     reinstall = f"install crispstream again, or set {DIRECTORY_VARIABLE} to the folder of your own build"
     try:
         library = ctypes.CDLL(str(path))

@@ -74,6 +74,9 @@ CRISPSTREAM_FN int32_t bits_of_float(float value) {
     return bits;
 }
 
+// All ones or 0. Selecting by mask keeps loops free of the branches that GCC would make of a condition used twice.
+CRISPSTREAM_FN int32_t mask_of(bool condition) { return -int32_t(condition); }
+
 // Clamp to 0..top. Bit patterns of floats order like integers above zero and are negative below, and an integer
 // minimum or maximum is one instruction where GCC keeps the comparison of floats for the sake of NaN.
 CRISPSTREAM_FN float clamp_to(float top, float value) {
@@ -104,8 +107,7 @@ CRISPSTREAM_FN float mix_residuals(float gate, float mask, float foreground, flo
     return gate * (mask * foreground + (1.0f - mask) * background);
 }
 
-// All ones where the value is finite, else 0: a mask, because GCC makes a branch of a condition that is used twice.
-CRISPSTREAM_FN int32_t finite_mask(float value) { return -int32_t((bits_of_float(value) & 0x7fffffff) < 0x7f800000); }
+CRISPSTREAM_FN int32_t finite_mask(float value) { return mask_of((bits_of_float(value) & 0x7fffffff) < 0x7f800000); }
 
 // --- encoding -------------------------------------------------------------------------------------------------------
 
@@ -125,7 +127,7 @@ CRISPSTREAM_FN uint8_t add_codes(uint8_t base, float delta) {
 // The sum of finite residuals can overflow to infinity minus infinity: such a sample keeps its code.
 CRISPSTREAM_FN float zero_if_nan(float value) {
     const int32_t bits = bits_of_float(value);
-    return float_of_bits(bits & -int32_t((bits & 0x7fffffff) <= 0x7f800000));
+    return float_of_bits(bits & mask_of((bits & 0x7fffffff) <= 0x7f800000));
 }
 
 // --- IEEE 754 binary16, without branches so that loops vectorise on any target
@@ -133,9 +135,12 @@ CRISPSTREAM_FN float zero_if_nan(float value) {
 
 CRISPSTREAM_FN float float_of_half(uint16_t half) {
     const int32_t magnitude = half & 0x7fff, shifted = magnitude << 13;
-    const int32_t normal = shifted + (magnitude < 0x7c00 ? 112 << 23 : 224 << 23); // infinity and NaN keep exponent 255
+    const int32_t special = (112 << 23) & mask_of(magnitude >= 0x7c00); // infinity and NaN: exponent 255
+    const int32_t normal = shifted + (112 << 23) + special;
     const int32_t subnormal = bits_of_float(float_of_bits(shifted + (113 << 23)) - 0x1p-14f);
-    return float_of_bits((magnitude < 0x0400 ? subnormal : normal) | int32_t(uint32_t(half & 0x8000) << 16));
+    const int32_t is_subnormal = mask_of(magnitude < 0x0400);
+    const int32_t sign = int32_t(uint32_t(half & 0x8000) << 16);
+    return float_of_bits((subnormal & is_subnormal) | (normal & ~is_subnormal) | sign);
 }
 
 // Round to nearest, ties to even, for 0 <= value < 65520.
@@ -143,7 +148,8 @@ CRISPSTREAM_FN uint16_t half_of_float(float value) {
     const int32_t bits = bits_of_float(value);
     const int32_t normal = (bits - (112 << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
     const int32_t subnormal = bits_of_float(value + 0.5f) - bits_of_float(0.5f); // 0.5f has the ulp of a subnormal half
-    return uint16_t(bits < (113 << 23) ? subnormal : normal);
+    const int32_t is_subnormal = mask_of(bits < (113 << 23));
+    return uint16_t((subnormal & is_subnormal) | (normal & ~is_subnormal));
 }
 
 CRISPSTREAM_FN void load(const float *from, float &value) { value = *from; }

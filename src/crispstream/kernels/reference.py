@@ -126,14 +126,16 @@ def _cell_means(values: F32, side: int) -> F32:
         for x in range(side):
             total = total + padded[y::side, x::side]
             count = count + counts[y::side, x::side]
-    return total / count
+    means: F32 = total / count
+    return means
 
 
 def _decode(frame: Frame) -> F32:
     """RGB in [0, 1], (H, W, 3)."""
     if not frame.format.is_yuv:
         codes = frame.planes[0] if frame.format is PixelFormat.RGB24 else frame.planes[0][..., ::-1]
-        return codes.astype(np.float32) * _UNIT
+        unit: F32 = codes.astype(np.float32) * _UNIT
+        return unit
     color = Color.of(frame.color.matrix, frame.color.range)
     y = (frame.planes[0].astype(np.float32) - color.y_offset) * color.y_unit
     u, v = (_upsample_chroma(plane, frame) for plane in _chroma(frame))
@@ -160,14 +162,15 @@ def _upsample_chroma(plane: npt.NDArray[np.uint8], frame: Frame) -> F32:
         weight, other = np.where(x % 2, 2, 4), x // 2 + 1
     other = np.clip(other, 0, codes.shape[1] - 1)
     sixteenths = weight * rows[:, x // 2] + (4 - weight) * rows[:, other]
-    return sixteenths.astype(np.float32) * np.float32(1 / 16) - np.float32(128)
+    around_zero: F32 = sixteenths.astype(np.float32) * np.float32(1 / 16) - np.float32(128)
+    return around_zero
 
 
 def _depth_to_space(residual: Tensor, geometry: Geometry) -> F32:
     """(1, 3 s^2, H / s, W / s) -> (H, W, 3)."""
     s = geometry.pack
     _, _, height, width = residual.shape
-    cells = residual.astype(np.float32).reshape(3, s, s, height, width).transpose(3, 1, 4, 2, 0)
+    cells: F32 = residual.astype(np.float32).reshape(3, s, s, height, width).transpose(3, 1, 4, 2, 0)
     return cells.reshape(height * s, width * s, 3)
 
 
@@ -176,7 +179,8 @@ def _upsample_map(cells: F32, stride: int) -> F32:
     first, second, weight = _taps(cells.shape[0], stride)
     rows = cells[first] * (np.float32(1) - weight)[:, None] + cells[second] * weight[:, None]
     first, second, weight = _taps(cells.shape[1], stride)
-    return rows[:, first] * (np.float32(1) - weight) + rows[:, second] * weight
+    upsampled: F32 = rows[:, first] * (np.float32(1) - weight) + rows[:, second] * weight
+    return upsampled
 
 
 def _taps(cells: int, stride: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], F32]:
@@ -188,10 +192,7 @@ def _taps(cells: int, stride: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np
 def _encode(frame: Frame, d: F32, out: Frame) -> None:
     """Add ``d`` to the source's codes, or, where the layouts differ, the restored RGB to the codes of black."""
     color = Color.of(out.color.matrix, out.color.range)
-    same_color = (frame.color.matrix, frame.color.range, frame.color.siting) == (
-        *(out.color.matrix, out.color.range, out.color.siting),
-    )
-    same = frame.format is out.format and (same_color or not out.format.is_yuv)
+    same = _layout(frame) == _layout(out)
     rgb = d if same else np.clip(_decode(frame) + d, np.float32(0), np.float32(1))
     if not out.format.is_yuv:
         ordered = rgb if out.format is PixelFormat.RGB24 else rgb[..., ::-1]
@@ -211,8 +212,15 @@ def _encode(frame: Frame, d: F32, out: Frame) -> None:
         plane[...] = _add_codes(base, np.where(np.isnan(delta), np.float32(0), delta))
 
 
+def _layout(frame: Frame) -> tuple[int, ...]:
+    """What has to agree for a zero residual to return every byte."""
+    color = (frame.color.matrix, frame.color.range, frame.color.siting)
+    return (frame.format, *color) if frame.format.is_yuv else (frame.format,)
+
+
 def _linear(rgb: F32, r: np.float32, g: np.float32, b: np.float32) -> F32:
-    return (r * rgb[..., 0] + g * rgb[..., 1]) + b * rgb[..., 2]
+    weighted: F32 = (r * rgb[..., 0] + g * rgb[..., 1]) + b * rgb[..., 2]
+    return weighted
 
 
 def _average(rgb: F32) -> F32:
@@ -230,5 +238,6 @@ def _average(rgb: F32) -> F32:
 
 
 def _add_codes(base: npt.NDArray[np.uint8], delta: F32) -> npt.NDArray[np.uint8]:
-    value = np.clip(base.astype(np.float32) + delta, np.float32(0), np.float32(255))
-    return (value + np.float32(0.5)).astype(np.uint8)
+    value: F32 = np.clip(base.astype(np.float32) + delta, np.float32(0), np.float32(255))
+    rounded: F32 = value + np.float32(0.5)
+    return rounded.astype(np.uint8)
