@@ -18,7 +18,7 @@ from crispstream import blur
 from crispstream.deblurrer import Deblurrer
 from crispstream.errors import InputError, OutputError
 from crispstream.frame import ColorSpec, Frame, PixelFormat
-from crispstream.kernels import bindings
+from crispstream.kernels.convert import convert
 from crispstream.pipeline import run
 from crispstream.sheet import before_after, mask_overlay, side_by_side
 from crispstream.sinks.video import VideoSink
@@ -55,7 +55,8 @@ def person_alpha(size: int = 512) -> blur.Array:
     """The polygon as a soft mask (size, size, 1) in [0, 1], antialiased by 4x4 sampling."""
     mask = Image.new("L", (size * 4, size * 4))
     ImageDraw.Draw(mask).polygon([(x * size / 128, y * size / 128) for x, y in PERSON], fill=255)
-    return np.asarray(mask.resize((size, size), Image.Resampling.BOX), np.float32)[..., None] / np.float32(255)
+    alpha = np.asarray(mask.resize((size, size), Image.Resampling.BOX), np.float32)[..., None]
+    return np.asarray(alpha / np.float32(255), np.float32)
 
 
 def motion(time: npt.NDArray[np.float64], reach: float, turn: float, phase: float) -> blur.Array:
@@ -96,7 +97,7 @@ def as_rgb(frame: Frame) -> Picture:
     if frame.format is PixelFormat.RGB24:
         return frame.planes[0]
     out = Frame.from_array(np.empty((frame.height, frame.width, 3), np.uint8), PixelFormat.RGB24)
-    bindings.convert(frame, out)
+    convert(frame, out)
     return out.planes[0]
 
 
