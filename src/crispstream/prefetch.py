@@ -8,18 +8,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from crispstream.policy import Aborted, BoundedQueue, Closed
+from crispstream.policy import BoundedQueue, Closed
 
 T = TypeVar("T")
 
 
 @contextmanager
 def prefetch(items: Iterable[T], capacity: int = 2) -> Iterator[Iterator[T]]:
-    """Iterator over ``items``, at most ``capacity`` ahead. An exception of ``items`` is raised at the consumer.
+    """Iterator over ``items``, at most ``capacity`` ahead. An exception of ``items`` is raised after the items before it.
 
     Leaving the context early stops after the item being made; it waits for that one.
     """
     queue: BoundedQueue[T] = BoundedQueue(capacity)
+
+    failures: list[BaseException] = []
 
     def work() -> None:
         try:
@@ -28,15 +30,14 @@ def prefetch(items: Iterable[T], capacity: int = 2) -> Iterator[Iterator[T]]:
         except Closed:
             pass
         except BaseException as error:
-            queue.abort(error.cause if isinstance(error, Aborted) else error)
-        else:
+            failures.append(error)
+        finally:
             queue.close()
 
     def drain() -> Iterator[T]:
-        try:
-            yield from queue
-        except Aborted as error:
-            raise error.cause from None
+        yield from queue
+        if failures:
+            raise failures[0]
 
     thread = threading.Thread(target=work, name="crispstream-prefetch", daemon=True)
     thread.start()
