@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crispstream.export.build import build
-from crispstream.export.fused import FusedSession, fused_graph, time_ratio
 
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
+from crispstream.export.build import build
+from crispstream.export.fused import FusedSession, fused_graph, time_ratio
 from crispstream.kernels.geometry import Geometry
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import preset

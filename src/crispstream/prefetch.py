@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @contextmanager
 def prefetch(items: Iterable[T], capacity: int = 2) -> Iterator[Iterator[T]]:
-    """Iterator over ``items``, at most ``capacity`` ahead. An exception of ``items`` is raised after the items before it.
+    """Iterator over ``items``, at most ``capacity`` ahead. An exception of theirs is raised after the items before it.
 
     Leaving the context early stops after the item being made; it waits for that one.
     """

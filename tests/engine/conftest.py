@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from crispstream.export.build import build
 
+from crispstream.export.build import build
 from crispstream.manifest import Manifest
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import preset

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from crispstream.export import __main__ as command
-from crispstream.export.build import build
-from crispstream.export.fused import fused_graph
-from crispstream.export.graph import FEATURES
 from onnx import ModelProto, TensorProto, numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from crispstream.errors import EngineError, OutputError
+from crispstream.export import __main__ as command
+from crispstream.export.build import build
+from crispstream.export.fused import fused_graph
+from crispstream.export.graph import FEATURES
 from crispstream.manifest import PARTS, Manifest, load
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import PRESETS, preset

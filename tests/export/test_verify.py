@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from crispstream.export import verify as module
-from crispstream.export.build import build
-from crispstream.export.verify import broken_bounds, verify
 from PIL import Image
 
 from crispstream.errors import EngineError, InputError
+from crispstream.export import verify as module
+from crispstream.export.build import build
+from crispstream.export.verify import broken_bounds, verify
 from crispstream.manifest import Manifest, load
 from crispstream.model.presets import preset
 
