@@ -120,6 +120,7 @@ def demo(
     try:
         from crispstream.demo import run_demo
 
+        print("crispstream: blurring and restoring; about a minute on two cores", file=sys.stderr)
         data = run_demo(source, output, preset)
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "demo", ("skimage", "scipy")) from error
