@@ -84,14 +84,29 @@ def warp(image: Array, matrix: Array) -> Array:
     return np.asarray(upper * (1 - down) + lower * down, np.float32)
 
 
-def expose(linear: Array, alpha: Array, camera: Array, person: Array) -> tuple[Array, Array]:
+def grow(alpha: Array, margin: int) -> Array:
+    """(H, W, 1): the largest value within ``margin`` pixels to each side."""
+    for axis in (0, 1):
+        pad = [(margin, margin) if axis == a else (0, 0) for a in range(3)]
+        alpha = np.lib.stride_tricks.sliding_window_view(np.pad(alpha, pad), 2 * margin + 1, axis).max(-1)
+    return alpha
+
+
+def split_layers(linear: Array, alpha: Array, margin: int = 0) -> tuple[Array, Array]:
+    """The person layer (H, W, 4), colour times alpha with its alpha, and the background (H, W, 3) filled in behind it.
+
+    ``linear`` (H, W, 3) the sharp picture in linear light, ``alpha`` (H, W, 1) of its person. ``margin`` pixels around
+    the person are filled in too: where the outline is rough, a rim of the person would stay behind.
+    """
+    return np.concatenate((linear * alpha, alpha), axis=2), fill_behind(linear, 1 - grow(alpha, margin))
+
+
+def expose(layer: Array, behind: Array, camera: Array, person: Array) -> tuple[Array, Array]:
     """Mean exposure (H, W, 3) in linear light and the averaged alpha (H, W, 1).
 
-    ``linear`` (H, W, 3) the sharp picture, ``alpha`` (H, W, 1) of its person layer, ``camera`` and ``person`` (T, 2, 3)
-    maps from output to source pixels around the centre, for background and person.
+    ``layer`` (H, W, 4) and ``behind`` (H, W, 3) of ``split_layers``; ``camera`` and ``person`` (T, 2, 3) maps from
+    output to source pixels around the centre, for background and person.
     """
-    behind = fill_behind(linear, 1 - alpha)
-    layer = np.concatenate((linear * alpha, alpha), axis=2)
     total = np.zeros(layer.shape, np.float32)
     for back, front in zip(camera, person, strict=True):
         moved = warp(layer, front)

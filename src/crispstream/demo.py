@@ -29,7 +29,9 @@ Picture = npt.NDArray[np.uint8]
 
 FRAMES = 30
 RATE = Fraction(24)
-SUBFRAMES = 11
+SUBFRAMES = 9
+SHUTTER = 0.7
+"""Part of the time between two frames that the shutter is open."""
 CRF = 10
 """Quality of the demo's videos: near lossless, so that the figures speak of blur and not of compression."""
 LONGEST_CLIP = 300
@@ -61,9 +63,9 @@ def person_alpha(size: int = 512) -> blur.Array:
 
 def motion(time: npt.NDArray[np.float64], reach: float, turn: float, phase: float) -> blur.Array:
     """Maps (T, 2, 3) of a swaying layer at ``time`` (T,) in frames: a Lissajous path of ``reach`` pixels."""
-    x = reach * np.sin(2 * np.pi * time / 19 + phase)
-    y = 0.5 * reach * np.sin(2 * np.pi * time / 13 + 2 * phase)
-    angle = turn * np.sin(2 * np.pi * time / 23 + phase)
+    x = reach * np.sin(2 * np.pi * time / 9 + phase)
+    y = 0.5 * reach * np.sin(2 * np.pi * time / 7 + 2 * phase)
+    angle = turn * np.sin(2 * np.pi * time / 11 + phase)
     rows = [[np.cos(angle), -np.sin(angle), x], [np.sin(angle), np.cos(angle), y]]
     return np.moveaxis(np.array(rows, np.float32), 2, 0)
 
@@ -76,12 +78,12 @@ def moving_portrait(count: int = FRAMES) -> Iterator[tuple[Picture, Picture]]:
     from skimage import data
 
     linear = blur.to_linear(np.asarray(data.astronaut(), np.float32) / np.float32(255))  # type: ignore[no-untyped-call]
-    alpha = person_alpha()
-    shutter = (np.arange(SUBFRAMES) - SUBFRAMES // 2) / SUBFRAMES * 0.5
+    layers = blur.split_layers(linear, person_alpha(), margin=5)
+    shutter = (np.arange(SUBFRAMES) - SUBFRAMES // 2) / SUBFRAMES * SHUTTER
     for index in range(count):
         pair = []
         for time in (np.array([index], float), index + shutter):
-            mean, _ = blur.expose(linear, alpha, motion(time, 34, 0.02, 0.4), motion(time, 26, 0.01, 2.1))
+            mean, _ = blur.expose(*layers, camera=motion(time, 16, 0.015, 0.4), person=motion(time, 12, 0.01, 2.1))
             pair.append(np.asarray(np.round(blur.to_srgb(mean) * 255), np.uint8))
         yield pair[0], pair[1]
 

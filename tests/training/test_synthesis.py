@@ -30,9 +30,8 @@ def test_numpy_twin_equals_torch(size: int) -> None:
     camera = random_affine(1, 7, torch.tensor([9.0]), size, generator)
     person = random_affine(1, 7, torch.tensor([6.0]), size, generator)
     mean, soft = expose(linear, alpha, camera, person, size)
-    twin_mean, twin_soft = blur.expose(
-        linear[0].permute(1, 2, 0).numpy(), alpha[0].permute(1, 2, 0).numpy(), camera[0].numpy(), person[0].numpy()
-    )
+    layers = blur.split_layers(linear[0].permute(1, 2, 0).numpy(), alpha[0].permute(1, 2, 0).numpy())
+    twin_mean, twin_soft = blur.expose(*layers, camera[0].numpy(), person[0].numpy())
     np.testing.assert_allclose(twin_mean, mean[0].permute(1, 2, 0).numpy(), atol=2e-5)
     np.testing.assert_allclose(twin_soft, soft[0].permute(1, 2, 0).numpy(), atol=2e-5)
 
