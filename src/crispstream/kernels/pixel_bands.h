@@ -20,26 +20,27 @@
 
 namespace crispstream {
 
-// Rows of floats: three channels each of the frame, of d and of the sums that become chroma; the head's maps.
-enum Row { RGB = 0, RESIDUAL = 3, SUM = 6, MASK = 9, GATE, MAP_LINE, PACKED_MASK, PACKED_GATE, ROWS };
-
-// Row buffers of one band.
+// Row buffers of one band; rows of R, G and B (or U and V) follow each other.
 class Buffers {
 public:
-    explicit Buffers(const crispstream_geometry &geometry)
-        : width_(size_t(geometry.padded_width) + geometry.map_stride), floats_(ROWS * width_), words_(3 * (width_ + 2)),
-          codes_(5 * width_) {}
+    enum Float { RGB = 0, RESIDUAL = 3, SUM = 6, GATE = 9, MASK, MAP_LINE, WEIGHTS, FLOATS };
+    enum Word { CHROMA_LINE, U16, V16, PACKED_U16, PACKED_V16, WORDS };
+    enum Byte { PIXELS = 0, PACKED = 3, CODES = 6, BLACK = 9, GRAY, BYTES };
 
-    float *row(int i) { return floats_.data() + i * width_; }
-    Planes planes(int i) { return {row(i), row(i + 1), row(i + 2)}; }
-    uint16_t *chroma(int i) { return words_.data() + i * (width_ + 2); }
-    uint8_t *codes(int i) { return codes_.data() + i * width_; }
+    explicit Buffers(const crispstream_geometry &geometry)
+        : width_(size_t(geometry.padded_width) + geometry.map_stride + 2), floats_(FLOATS * width_),
+          words_(WORDS * width_), bytes_(BYTES * width_) {}
+
+    float *row(Float i, int plane = 0) { return floats_.data() + (i + plane) * width_; }
+    uint16_t *row(Word i) { return words_.data() + i * width_; }
+    uint8_t *row(Byte i, int plane = 0) { return bytes_.data() + (i + plane) * width_; }
+    Planes<float> rows(Float i) { return {row(i), row(i, 1), row(i, 2)}; }
 
 private:
     size_t width_;
     std::vector<float> floats_;
     std::vector<uint16_t> words_;
-    std::vector<uint8_t> codes_;
+    std::vector<uint8_t> bytes_;
 };
 
 // How many bands `rows` rows make: at most `threads`, each at least `step` rows.
@@ -68,6 +69,12 @@ void for_each_band(int rows, int step, int bands, Band band) {
         worker.join();
 }
 
+inline int half_up(int n) { return (n + 1) / 2; }
+
+inline uint8_t *row_of(const crispstream_image &image, int plane, int y) {
+    return image.plane[plane] + image.stride[plane] * y;
+}
+
 inline Color color_of(const crispstream_image &image) {
     return is_yuv(image) ? make_color(image.matrix, image.range == CRISPSTREAM_FULL) : Color{};
 }
@@ -81,23 +88,49 @@ CRISPSTREAM_FN void upsample_chroma(const crispstream_image &image, const uint8_
     upsample_columns(line, chroma_width, image.siting == CRISPSTREAM_CENTER, out);
 }
 
-// One row of a frame, as R, G, B in [0, 1], into the RGB buffers.
-CRISPSTREAM_FN void decode_row(const crispstream_image &image, const Color &color, int y, Buffers &buffers) {
-    const Planes rgb = buffers.planes(RGB);
-    if (image.format == CRISPSTREAM_BGR24) {
-        decode_packed(row_of(image, 0, y), image.width, rgb[2], rgb[1], rgb[0]);
-    } else if (image.format == CRISPSTREAM_RGB24) {
-        decode_packed(row_of(image, 0, y), image.width, rgb[0], rgb[1], rgb[2]);
-    } else {
-        uint16_t *line = buffers.chroma(0), *u16 = buffers.chroma(1), *v16 = buffers.chroma(2);
-        if (image.format == CRISPSTREAM_NV12) {
-            upsample_chroma<2>(image, image.plane[1], image.stride[1], y, line, u16);
-            upsample_chroma<2>(image, image.plane[1] + 1, image.stride[1], y, line, v16);
-        } else {
-            upsample_chroma<1>(image, image.plane[1], image.stride[1], y, line, u16);
-            upsample_chroma<1>(image, image.plane[2], image.stride[2], y, line, v16);
+// Pads a row by its last element and packs it.
+template <class T>
+CRISPSTREAM_FN void pad_and_pack(T *row, int width, Packing packing, T *packed) {
+    std::fill(row + width, row + packing.length(), row[width - 1]);
+    pack_row(row, packing, packed);
+}
+
+// One row of a frame as R, G, B in [0, 1], padded and in packed order; dx + 1 goes `phase` elements after dx.
+template <class T>
+CRISPSTREAM_FN void decode_row(const crispstream_image &image, const Color &color, int y, Packing packing,
+                               Buffers &buffers, const Planes<T> &rgb, size_t phase) {
+    const int width = image.width;
+    const uint8_t *source = row_of(image, 0, y);
+    if (!is_yuv(image)) {
+        const auto pixels = [&](int c) { return buffers.row(Buffers::PIXELS, c); };
+        split<3>(source, width, {pixels(0), pixels(1), pixels(2)});
+        for (int c = 0; c < 3; ++c) {
+            uint8_t *packed = buffers.row(Buffers::PACKED, c);
+            pad_and_pack(pixels(c), width, packing, packed);
+            T *out = rgb[image.format == CRISPSTREAM_BGR24 ? 2 - c : c];
+            for (int dx = 0; dx < packing.s; ++dx)
+                decode_codes(packed + dx * packing.cells, packing.cells, out + dx * phase);
         }
-        decode_yuv_row(color, row_of(image, 0, y), u16, v16, image.width, rgb);
+        return;
+    }
+    uint8_t *luma = buffers.row(Buffers::PIXELS), *packed = buffers.row(Buffers::PACKED);
+    uint16_t *line = buffers.row(Buffers::CHROMA_LINE), *u = buffers.row(Buffers::U16), *v = buffers.row(Buffers::V16);
+    uint16_t *packed_u = buffers.row(Buffers::PACKED_U16), *packed_v = buffers.row(Buffers::PACKED_V16);
+    if (image.format == CRISPSTREAM_NV12) {
+        upsample_chroma<2>(image, image.plane[1], image.stride[1], y, line, u);
+        upsample_chroma<2>(image, image.plane[1] + 1, image.stride[1], y, line, v);
+    } else {
+        upsample_chroma<1>(image, image.plane[1], image.stride[1], y, line, u);
+        upsample_chroma<1>(image, image.plane[2], image.stride[2], y, line, v);
+    }
+    std::copy_n(source, width, luma);
+    pad_and_pack(luma, width, packing, packed);
+    pad_and_pack(u, width, packing, packed_u);
+    pad_and_pack(v, width, packing, packed_v);
+    for (int dx = 0; dx < packing.s; ++dx) {
+        const int at = dx * packing.cells;
+        decode_yuv_codes(color, packed + at, packed_u + at, packed_v + at, packing.cells, rgb[0] + dx * phase,
+                         rgb[1] + dx * phase, rgb[2] + dx * phase);
     }
 }
 

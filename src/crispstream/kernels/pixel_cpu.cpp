@@ -33,9 +33,9 @@ void cell_statistics(const crispstream_geometry &geometry, const T *head, float 
                 }
             people = people / count;
             rest = rest / count;
-            if (finite_mask(people) && people > statistics[0])
+            if (!not_finite(people) && people > statistics[0])
                 statistics[0] = people;
-            if (finite_mask(rest) && rest > statistics[1])
+            if (!not_finite(rest) && rest > statistics[1])
                 statistics[1] = rest;
         }
 }

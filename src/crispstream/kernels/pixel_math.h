@@ -107,7 +107,8 @@ CRISPSTREAM_FN float mix_residuals(float gate, float mask, float foreground, flo
     return gate * (mask * foreground + (1.0f - mask) * background);
 }
 
-CRISPSTREAM_FN int32_t finite_mask(float value) { return mask_of((bits_of_float(value) & 0x7fffffff) < 0x7f800000); }
+// All ones where the value is infinite or not a number.
+CRISPSTREAM_FN int32_t not_finite(float value) { return mask_of((bits_of_float(value) & 0x7fffffff) > 0x7f7fffff); }
 
 // --- encoding -------------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ CRISPSTREAM_FN uint8_t add_codes(uint8_t base, float delta) {
 // The sum of finite residuals can overflow to infinity minus infinity: such a sample keeps its code.
 CRISPSTREAM_FN float zero_if_nan(float value) {
     const int32_t bits = bits_of_float(value);
-    return float_of_bits(bits & mask_of((bits & 0x7fffffff) <= 0x7f800000));
+    return float_of_bits(bits & ~mask_of((bits & 0x7fffffff) > 0x7f800000));
 }
 
 // --- IEEE 754 binary16, without branches so that loops vectorise on any target

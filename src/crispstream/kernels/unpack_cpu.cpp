@@ -15,31 +15,19 @@ struct Unpack {
 };
 
 template <class T>
-CRISPSTREAM_FN void pack_rgb(const Unpack &job, int y, Buffers &buffers) {
+CRISPSTREAM_FN void unpack_frame_row(const Unpack &job, int y, Buffers &buffers) {
     const int s = job.geometry.pack, cells = job.geometry.padded_width / s;
-    const size_t plane = size_t(cells) * (job.geometry.padded_height / s);
-    for (int c = 0; c < 3; ++c) {
-        float *row = buffers.row(RGB + c);
-        std::fill(row + job.source.width, row + job.geometry.padded_width, row[job.source.width - 1]);
-        T *to = static_cast<T *>(job.packed) + size_t(c * s + y % s) * s * plane + size_t(y / s) * cells;
-        if (s == 2)
-            pack_row<2>(row, cells, s, plane, to);
-        else if (s == 4)
-            pack_row<4>(row, cells, s, plane, to);
-        else
-            pack_row<0>(row, cells, s, plane, to);
-    }
+    const size_t phase = size_t(cells) * (job.geometry.padded_height / s); // a plane of the tensor: one c, dy, dx
+    T *first = static_cast<T *>(job.packed) + (y % s) * s * phase + size_t(y / s) * cells;
+    const size_t channel = s * s * phase;
+    decode_row<T>(job.source, job.color, std::min(y, job.source.height - 1), {s, cells}, buffers,
+                  {first, first + channel, first + 2 * channel}, phase);
 }
 
 CRISPSTREAM_CLONES void unpack_band(const Unpack &job, int begin, int end, Buffers &buffers) {
-    for (int y = begin; y < end; ++y) {
-        if (y == begin || y < job.source.height)
-            decode_row(job.source, job.color, std::min(y, job.source.height - 1), buffers);
-        if (job.geometry.dtype == CRISPSTREAM_FLOAT32)
-            pack_rgb<float>(job, y, buffers);
-        else
-            pack_rgb<uint16_t>(job, y, buffers);
-    }
+    for (int y = begin; y < end; ++y)
+        job.geometry.dtype == CRISPSTREAM_FLOAT32 ? unpack_frame_row<float>(job, y, buffers)
+                                                  : unpack_frame_row<uint16_t>(job, y, buffers);
 }
 
 } // namespace
