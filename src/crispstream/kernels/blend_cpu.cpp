@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Frame and residuals -> frame, on the CPU.
 
 #include "pixel_bands.h"
 

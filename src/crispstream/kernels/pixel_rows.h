@@ -7,7 +7,6 @@
 #ifndef CRISPSTREAM_PIXEL_ROWS_H
 #define CRISPSTREAM_PIXEL_ROWS_H
 
-#include "crispstream/launchers.h"
 #include "pixel_math.h"
 
 #include <algorithm>

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Frame -> network input, on the CPU.
 
 #include "pixel_bands.h"
 
@@ -18,8 +20,8 @@ template <class T>
 CRISPSTREAM_FN void unpack_frame_row(const Unpack &job, int y, Buffers &buffers) {
     const int s = job.geometry.pack, cells = job.geometry.padded_width / s;
     const size_t phase = size_t(cells) * (job.geometry.padded_height / s); // a plane of the tensor: one c, dy, dx
-    T *first = static_cast<T *>(job.packed) + (y % s) * s * phase + size_t(y / s) * cells;
-    const size_t channel = s * s * phase;
+    T *first = static_cast<T *>(job.packed) + size_t(y % s) * s * phase + size_t(y / s) * cells;
+    const size_t channel = size_t(s) * s * phase;
     decode_row<T>(job.source, job.color, std::min(y, job.source.height - 1), {s, cells}, buffers,
                   {first, first + channel, first + 2 * channel}, phase);
 }
