@@ -8,6 +8,7 @@ checkpoint in the run folder is taken up again when it is there. The same seed g
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import multiprocessing
 import time
@@ -119,6 +120,21 @@ def gain(net: HumanAwareNet, batches: list[Batch]) -> float:
     return float(torch.cat(gains).mean())
 
 
+def recipe(arguments: argparse.Namespace, progress: checkpoint.Progress) -> dict[str, Any]:
+    """What the weights were made from, for the manifest (``python -m crispstream.export --training``)."""
+    photos = read_manifest(arguments.data, "train")
+    return {
+        "photographs": len(photos),
+        "with_person_mask": sum(photo.is_person for photo in photos),
+        "high_speed_frames": sum(len(HighSpeedSet(folder).frames) for folder in sorted(arguments.data.glob("*240"))),
+        "steps": progress.step,
+        "minutes": round(progress.seconds / 60, 1),
+        "device": str(arguments.device),
+        **{name: getattr(arguments, name) for name in ("batch", "crop", "rate", "reuse", "seed")},
+        "validation_gain_db": progress.curve,
+    }
+
+
 def train(arguments: argparse.Namespace) -> checkpoint.Progress:
     """Run one session and write weights and checkpoint to the run folder."""
     device = torch.device(arguments.device)
@@ -150,6 +166,7 @@ def train(arguments: argparse.Namespace) -> checkpoint.Progress:
         progress.curve.append((progress.step, round(gain(judge, held_out), 3)))
         checkpoint.save(stored, progress, net, average, optimizer)
         save_weights(judge, arguments.run / "weights.safetensors")
+        (arguments.run / "training.json").write_text(json.dumps(recipe(arguments, progress), indent=2) + "\n")
         print(
             f"step {progress.step}/{arguments.steps}  loss {running:.5f}  validation {progress.curve[-1][1]:+.3f} dB  "
             f"{progress.seconds / 60:.1f} min",

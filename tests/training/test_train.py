@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def test_resuming_continues_exactly(data: Path, tmp_path: Path) -> None:
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, msg=name)
+    recipe = json.loads((tmp_path / "parts" / "training.json").read_text())
+    assert recipe["steps"] == 8 and recipe["photographs"] == 3 and recipe["high_speed_frames"] == 40
     weights = load_file(tmp_path / "parts" / "weights.safetensors")
     assert {v.dtype for v in weights.values()} == {torch.float16}
 
