@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from fractions import Fraction
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,15 +230,44 @@ def test_closed_is_closed() -> None:
         opened(blurred())
 
 
-def test_discontinuity_resets_the_gating(deblur: Deblurrer) -> None:
-    state = deblur.open_stream()
-    frame = Frame.from_array(blurred(32, 32), PixelFormat.BGR24)
-    for _ in range(40):
-        state.process(frame)
-    cut = Frame(frame.planes, frame.format, frame.color, 0, Fraction(1, 25), discontinuity=True)
-    before = deblur.stats.variants["both"]
-    state.process(cut)
-    assert deblur.stats.variants["both"] == before + 1
+def test_discontinuity_and_another_size_reset_the_gating(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = StubEngine(0.0, 0.0)
+    monkeypatch.setattr("crispstream.deblurrer.open_engine", lambda *_: stub)
+    still = Frame.from_array(np.full((48, 64, 3), 90, np.uint8))
+    with Deblurrer() as opened:
+        state = opened.open_stream()
+        for cut in (replace(still, discontinuity=True), Frame.from_array(np.full((48, 80, 3), 90, np.uint8))):
+            for _ in range(40):
+                state.process(still)
+            assert stub.ran[-1] == (False, False)
+            state.process(cut)
+            assert stub.ran[-1] == (True, True)
+
+
+def test_gating_off_keeps_no_past(deblur: Deblurrer) -> None:
+    with Deblurrer("nano", gating=False) as opened:
+        state = opened.open_stream()
+        for _ in range(20):
+            state.process(Frame.from_array(blurred(16, 16)))
+        assert not state._gating._pending
+
+
+def test_memory_of_other_sizes_is_bounded() -> None:
+    with Deblurrer("nano") as opened:
+        for width in (32, 64, 96):
+            opened(np.zeros((32, width, 3), np.uint8))
+        assert len(opened._sessions) == 3, "small sizes that take turns stay open"
+        opened.strength = 0.0
+        opened(np.zeros((2100, 1920, 3), np.uint8))
+        assert list(opened._sessions) == [(1920, 2100)], "a large one stays alone"
+
+
+def test_nothing_is_sent_or_left_in_the_cache(tmp_path: Path) -> None:
+    code = "import crispstream, numpy; crispstream.Deblurrer('nano')(numpy.zeros((32, 32, 3), 'uint8'))"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    assert not [p for p in tmp_path.rglob("*") if "onnxruntime" in str(p).lower()]
 
 
 def test_public_names() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -69,6 +70,7 @@ def test_the_users_own_picture(tmp_path: Path) -> None:
 def test_a_missing_input_and_an_unusable_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         demo.run_demo(tmp_path / "no.mp4", tmp_path / "out", "nano")
+    assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot make the folder"):
         demo.run_demo(None, tmp_path / "file", "nano")
@@ -76,10 +78,24 @@ def test_a_missing_input_and_an_unusable_folder(tmp_path: Path) -> None:
 
 def test_colour_survives_the_video(pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path) -> None:
     demo._write(tmp_path / "a.mp4", iter([pairs[0][1]]), Fraction(24))
-    (back,), rate = demo._read(tmp_path / "a.mp4")
-    assert rate == 24
+    (back,) = demo._read(tmp_path / "a.mp4")
+    assert demo._rate(tmp_path / "a.mp4") == 24
     assert demo.psnr(back, pairs[0][1]) > 38
     assert np.abs(back.mean((0, 1)) - pairs[0][1].mean((0, 1))).max() < 1.0, "no colour cast"
+
+
+def test_an_interrupted_run_interrupts_the_demo(
+    pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_run = demo.run
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        return replace(real_run(*arguments, **options), interrupted=True)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(demo, "run", interrupted)
+    monkeypatch.setattr(demo, "moving_portrait", lambda: iter(pairs))
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(None, tmp_path / "out", "nano")
 
 
 def test_sheet_and_overlay() -> None:

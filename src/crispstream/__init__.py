@@ -6,6 +6,7 @@ Names load on first use, so that ``import crispstream`` is fast and needs none o
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from crispstream.errors import CrispStreamError
     from crispstream.frame import ColorSpec, Frame, PixelFormat
     from crispstream.pipeline import run
+
+# ONNX Runtime sends usage events to its maker unless told not to before it is imported. Nobody who deblurs a camera
+# expects that; who wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["ColorSpec", "CrispStreamError", "Deblurrer", "Frame", "PixelFormat", "run"]

@@ -23,8 +23,9 @@ from crispstream.kernels import bindings
 from crispstream.kernels.geometry import Geometry
 from crispstream.prefetch import prefetch
 
-OPEN_SIZES = 4
-"""Frame sizes whose memory is kept, for streams of different sizes that take turns."""
+KEPT_PIXELS = 4_000_000
+"""Sessions of several frame sizes are kept, for streams that take turns, while they sum up to no more pixels than this:
+a session takes some 140 bytes a pixel."""
 
 
 @dataclass
@@ -105,15 +106,11 @@ class Deblurrer:
         """Restore one picture with both branches: an (H, W, 3) uint8 BGR array, or a Frame; the same comes back."""
         if isinstance(image, Frame):
             return self._process(image, Decision())[0]
-        try:
-            frame = Frame.from_array(image, PixelFormat.BGR24)
-        except (AttributeError, ValueError) as error:
-            raise UsageError(str(error), "pass an (H, W, 3) uint8 BGR array or a crispstream.Frame") from error
-        return self._process(frame, Decision())[0].planes[0]
+        return self._process(_bgr_frame(image), Decision())[0].planes[0]
 
     def maps(self, image: Plane) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Person mask and blur gate of an (H, W, 3) uint8 BGR array, one value per cell of map_stride pixels."""
-        frame = Frame.from_array(image, PixelFormat.BGR24)
+        frame = _bgr_frame(image)
         with self._lock:
             geometry, session = self._session(frame.width, frame.height)
             bindings.unpack(frame, geometry, session.packed, self._threads)
@@ -153,7 +150,7 @@ class Deblurrer:
             geometry = Geometry.for_size(
                 width, height, pack=manifest.pack, multiple=manifest.multiple, map_stride=manifest.map_stride
             )
-            if len(self._sessions) == OPEN_SIZES:
+            while self._sessions and sum(w * h for w, h in self._sessions) + width * height > KEPT_PIXELS:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[width, height] = (geometry, self.engine.session(geometry))
         return self._sessions[width, height]
@@ -191,6 +188,13 @@ class Deblurrer:
             return out, statistics
 
 
+def _bgr_frame(image: Plane) -> Frame:
+    try:
+        return Frame.from_array(image, PixelFormat.BGR24)
+    except (AttributeError, ValueError) as error:
+        raise UsageError(str(error), "pass an (H, W, 3) uint8 BGR array or a crispstream.Frame") from error
+
+
 class DeblurStream:
     """Consecutive frames of one video. Belongs to one thread at a time."""
 
@@ -205,7 +209,9 @@ class DeblurStream:
         if frame.discontinuity or size != self._size:
             self._gating.reset()
             self._size = size
-        decision = self._gating.decide() if self._deblurrer.gating else Decision()
-        out, statistics = self._deblurrer._process(frame, decision)
+        if not self._deblurrer.gating:
+            self._gating.reset()
+            return self._deblurrer._process(frame, Decision())[0]
+        out, statistics = self._deblurrer._process(frame, self._gating.decide())
         self._gating.observe(statistics)
         return out

@@ -20,6 +20,7 @@ from crispstream.errors import InputError, OutputError
 from crispstream.frame import ColorSpec, Frame, PixelFormat
 from crispstream.kernels.convert import convert
 from crispstream.pipeline import run
+from crispstream.report import RunReport
 from crispstream.sheet import before_after, mask_overlay, side_by_side
 from crispstream.sinks.video import VideoSink
 from crispstream.sources.pictures import PICTURE_SUFFIXES
@@ -35,7 +36,7 @@ SHUTTER = 0.7
 CRF = 10
 """Quality of the demo's videos: near lossless, so that the figures speak of blur and not of compression."""
 LONGEST_CLIP = 300
-"""Frames of the user's own clip that are shown."""
+"""Frames of the user's own clip that the comparison shows."""
 
 # Outline of the person (with helmet) in scikit-image's 512x512 astronaut picture: x, y, drawn by hand.
 # fmt: off
@@ -109,6 +110,8 @@ def run_demo(source: str | os.PathLike[str] | None, output: str | os.PathLike[st
     Returns figures and files: ``psnr_blurred``, ``psnr_restored`` (dB, mean over frames; None for the user's own input,
     whose truth nobody knows), ``fps`` (whole run, codecs included), ``stats``, ``files``.
     """
+    if source is not None and not Path(source).exists():
+        raise InputError(f"{source} does not exist")
     folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,38 +143,57 @@ def _write(path: Path, pictures: Iterator[Picture], rate: Fraction) -> None:
         sink.abort()
 
 
-def _read(path: Path) -> tuple[list[Picture], Fraction]:
+def _read(path: Path) -> Iterator[Picture]:
     source = VideoSource(path)
     try:
-        return [as_rgb(frame) for frame in islice(source, LONGEST_CLIP)], source.rate
+        yield from map(as_rgb, islice(source, LONGEST_CLIP))
     finally:
         source.close()
 
 
+def _rate(path: Path) -> Fraction:
+    source = VideoSource(path)
+    source.close()
+    return source.rate
+
+
+def _finished(report: RunReport) -> RunReport:
+    if report.interrupted:
+        raise KeyboardInterrupt
+    return report
+
+
 def _clip_demo(clip: Path, truth: list[Picture], folder: Path, deblurrer: Deblurrer) -> dict[str, Any]:
     restored = folder / "restored.mp4"
-    report = run(clip, restored, deblurrer=deblurrer, crf=CRF, overwrite=True)
-    (before, rate), (after, _) = _read(clip), _read(restored)
-    _write(folder / "compare.mp4", (side_by_side(b, a) for b, a in zip(before, after, strict=True)), rate)
-    gains = [psnr(a, t) - psnr(b, t) for b, a, t in zip(before, after, truth, strict=False)]
-    # The frame whose gain is the median: neither the best nor the worst.
-    shown = int(np.argsort(gains)[len(gains) // 2]) if gains else len(before) // 2
-    pictures = {"blurred": before[shown], "restored": after[shown]}
+    report = _finished(run(clip, restored, deblurrer=deblurrer, crf=CRF, overwrite=True))
+    scores: list[tuple[float, float]] = []
+
+    def compared() -> Iterator[Picture]:
+        for index, (before, after) in enumerate(zip(_read(clip), _read(restored), strict=True)):
+            if truth:
+                scores.append((psnr(before, truth[index]), psnr(after, truth[index])))
+            yield side_by_side(before, after)
+
+    _write(folder / "compare.mp4", compared(), _rate(clip))
+    shown = min(report.frames, LONGEST_CLIP) // 2
+    if scores:  # the frame whose gain is the median: neither the best nor the worst
+        shown = sorted(range(len(scores)), key=lambda i: scores[i][1] - scores[i][0])[len(scores) // 2]
+    pictures = {
+        name: next(islice(_read(file), shown, None)) for name, file in (("blurred", clip), ("restored", restored))
+    }
     if truth:
         pictures["original"] = truth[shown]
     result = _evidence(pictures, DETAIL if truth else (), folder, deblurrer)
     result["files"] = [*(str(folder / n) for n in ("compare.mp4", "restored.mp4")), *result["files"]]
     result["fps"] = round(report.fps, 2)
-    if truth:
-        for name, pictures_of in (("psnr_blurred", before), ("psnr_restored", after)):
-            figures = [psnr(p, t) for p, t in zip(pictures_of, truth, strict=True)]
-            result[name] = round(float(np.mean(figures)), 3)
+    if scores:
+        result["psnr_blurred"], result["psnr_restored"] = (round(float(m), 3) for m in np.mean(scores, axis=0))
     return result
 
 
 def _picture_demo(path: Path, folder: Path, deblurrer: Deblurrer) -> dict[str, Any]:
     restored = folder / f"restored{path.suffix}"
-    report = run(path, restored, deblurrer=deblurrer, overwrite=True)
+    report = _finished(run(path, restored, deblurrer=deblurrer, overwrite=True))
     pictures = {name: _open(file) for name, file in (("blurred", path), ("restored", restored))}
     result = _evidence(pictures, (), folder, deblurrer)
     return {**result, "fps": round(report.fps, 2), "files": [str(restored), *result["files"]]}
