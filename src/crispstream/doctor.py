@@ -24,7 +24,7 @@ DRIVER = "type: sudo ubuntu-drivers install (Debian: sudo apt install nvidia-dri
 class Check:
     """One finding. ``status`` is "ok", "missing" or "broken"; ``needed`` says that the default path stops without it.
 
-    ``hint`` is what to type or do about it, empty where all is well.
+    ``hint`` is what to type or do about it, empty where nothing needs to be done.
     """
 
     name: str
@@ -44,10 +44,8 @@ def diagnose() -> list[Check]:
         _needed("video", "pip install av", _video),
         *(_module(name, "pip install 'crispstream[export]'") for name in ("torch", "onnx", "onnxscript")),
         _driver(),
-        _nvcc(),
-        _module("tensorrt", "pip install tensorrt (on Jetson it comes with JetPack)"),
-        _module("tensorrt_rtx", "pip install tensorrt-rtx"),
-        _module("pycuda", "pip install pycuda"),
+        _unused("nvcc", _nvcc()),
+        *(_unused(name, _version(name)) for name in ("tensorrt", "tensorrt_rtx", "pycuda")),
     ]
 
 
@@ -124,12 +122,24 @@ def _video() -> str:
 
 def _module(name: str, hint: str) -> Check:
     """Whether an optional module is installed, without importing it."""
+    found = _version(name)
+    return Check(name, "ok", found) if found else Check(name, "missing", "optional", f"type: {hint}")
+
+
+def _unused(name: str, found: str) -> Check:
+    """What a bug report may need to name, but nobody has to install."""
+    unused = "optional, not used by this release"
+    return Check(name, "ok", f"{found} ({unused})") if found else Check(name, "missing", unused)
+
+
+def _version(name: str) -> str:
+    """The version of an installed module, "" where there is none."""
     if find_spec(name) is None:
-        return Check(name, "missing", "optional", f"type: {hint}")
+        return ""
     try:
-        return Check(name, "ok", metadata.version(name))
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Check(name, "ok", "version unknown")
+        return "version unknown"
 
 
 def _driver() -> Check:
@@ -140,7 +150,5 @@ def _driver() -> Check:
     return Check("CUDA driver", "ok", "libcuda.so.1")
 
 
-def _nvcc() -> Check:
-    if found := shutil.which("nvcc", path=os.environ.get("PATH", "") + os.pathsep + "/usr/local/cuda/bin"):
-        return Check("nvcc", "ok", found)
-    return Check("nvcc", "missing", "optional", "type: sudo apt install nvidia-cuda-toolkit")
+def _nvcc() -> str:
+    return shutil.which("nvcc", path=os.environ.get("PATH", "") + os.pathsep + "/usr/local/cuda/bin") or ""

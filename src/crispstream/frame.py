@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 Plane = npt.NDArray[np.uint8]
 
+MAX_SIDE = 32768
+"""The widest and the tallest frame that the kernels take, in pixels."""
+
 
 class PixelFormat(IntEnum):
     """Memory layout of a frame; the values are the C ABI's (``launchers.h``)."""

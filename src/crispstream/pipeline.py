@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -93,7 +93,8 @@ def run_pipeline(
     Reading and writing run in threads of their own, ``processor`` and ``on_progress`` in the calling thread. An error
     anywhere stops all stages, aborts the sinks and is raised here, once. The first SIGINT or SIGTERM (main thread only)
     stops reading, and what is in flight is finished: ``interrupted`` is then True. A second one raises
-    KeyboardInterrupt and the sinks are aborted. Raises InputError when the source has no frame at all.
+    KeyboardInterrupt and the sinks are aborted; later ones are ignored until that is done.
+    Raises InputError when the source has no frame at all.
     """
     stats = PipelineStats()
     inbox: BoundedQueue[Frame] = BoundedQueue(QUEUED_FRAMES, policy)
@@ -101,7 +102,7 @@ def run_pipeline(
     reader = threading.Thread(target=_read, args=(source, inbox, stats), name="crispstream-reader", daemon=True)
     writer = threading.Thread(target=_write, args=(sinks, outbox, stats), name="crispstream-writer", daemon=True)
     started = perf_counter()
-    with _stop_signals(stats):
+    with _stop_signals(stats) as signals:
         try:
             reader.start()
             writer.start()
@@ -116,18 +117,21 @@ def run_pipeline(
             outbox.close()
             writer.join()
         except BaseException as error:
+            signals.give_up = False
             cause = error.cause if isinstance(error, Aborted) else error
             inbox.abort(cause)
             outbox.abort(cause)
         finally:
+            # The sinks may not be touched before both threads have ended, whatever is pressed meanwhile.
+            signals.give_up = False
             reader.join()
             writer.join()
             source.close()
+            failure = inbox.error or outbox.error
+            if failure is not None or stats.frames_out == 0:
+                for sink in sinks:
+                    sink.abort()
     stats.seconds = perf_counter() - started
-    failure = inbox.error or outbox.error
-    if failure is not None or stats.frames_out == 0:
-        for sink in sinks:
-            sink.abort()
     if failure is not None:
         raise failure
     if stats.frames_out == 0 and not stats.interrupted:
@@ -174,23 +178,33 @@ def _write(sinks: Sequence[Sink], outbox: BoundedQueue[Frame], stats: PipelineSt
         outbox.abort(error)
 
 
+@dataclass(slots=True)
+class _Signals:
+    """How many came, and whether the second one may still raise."""
+
+    count: int = 0
+    give_up: bool = True
+
+
 @contextmanager
-def _stop_signals(stats: PipelineStats) -> Iterator[None]:
+def _stop_signals(stats: PipelineStats) -> Iterator[_Signals]:
     """Turn the first SIGINT or SIGTERM into ``stats.interrupted``, which the reader looks at between frames."""
+    signals = _Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
 
     def stop(number: int, _: FrameType | None) -> None:
         # No lock is taken here: the interrupted code may hold it.
-        if stats.interrupted:
-            raise KeyboardInterrupt
+        signals.count += 1
         stats.interrupted = True
+        if signals.count == 2 and signals.give_up:
+            raise KeyboardInterrupt
 
     watched = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, stop) for s in watched}
     try:
-        yield
+        yield signals
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
@@ -212,12 +226,14 @@ def run(
     """Deblur a video file into a video file, a picture into a picture, a folder of pictures into a folder.
 
     ``deblurrer`` is used as it is and stays open; without one, ``Deblurrer(**options)`` (preset, device, strength, ...)
-    is made for this run. ``encoder``, ``crf`` and ``speed`` are for video (``sinks.encoders``), ``quality`` (1 to 100)
-    for JPEG and WebP. An output that exists is replaced only with ``overwrite``; it appears when it is whole.
-    ``progress`` shows on stderr how far the run is. After Ctrl-C the output holds what was done so far and the report
-    says ``interrupted``.
+    is made for this run; both together are a UsageError. ``encoder``, ``crf`` and ``speed`` are for video
+    (``sinks.encoders``), ``quality`` (1 to 100) for JPEG and WebP. An output that exists is replaced only with
+    ``overwrite``; it appears when it is whole. ``progress`` shows on stderr how far the run is. After Ctrl-C the output
+    holds what was done so far and the report says ``interrupted``.
     Raises InputError, OutputError, UsageError or EngineError.
     """
+    if deblurrer is not None and options:
+        raise UsageError(f"{', '.join(options)} given beside a deblurrer", "give them to the Deblurrer")
     src, dst = Path(src), Path(dst)
     _check_input(src)
     if dst.is_dir() and not src.is_dir():
@@ -226,26 +242,25 @@ def run(
         raise UsageError("the output is the input", "choose another name")
     source: VideoSource | PictureSource
     sink: VideoSink | PictureSink
-    if src.is_dir() or src.suffix.lower() in PICTURE_SUFFIXES:
-        targets = _picture_targets(src, dst)
-        sink = PictureSink(targets, quality=quality, overwrite=overwrite)
-        source = PictureSource(list(targets), keep_going=src.is_dir())
-    else:
-        source = VideoSource(src)
-        film = (src, source.stream_index)
-        sink = VideoSink(
-            dst, copy_from=film, rate=source.rate, encoder=encoder, crf=crf, speed=speed, overwrite=overwrite
-        )
-    display = make_progress(quiet=not progress)
-    try:
+    with ExitStack() as cleanup:
+        if src.is_dir() or src.suffix.lower() in PICTURE_SUFFIXES:
+            targets = _picture_targets(src, dst, cleanup)
+            sink = PictureSink(targets, quality=quality, overwrite=overwrite)
+            source = PictureSource(list(targets), keep_going=src.is_dir())
+        else:
+            source = VideoSource(src)
+            cleanup.callback(source.close)
+            film = (src, source.stream_index)
+            sink = VideoSink(
+                dst, copy_from=film, rate=source.rate, encoder=encoder, crf=crf, speed=speed, overwrite=overwrite
+            )
+        cleanup.callback(sink.abort)
+        display = make_progress(quiet=not progress)
+        cleanup.callback(display.stop)
         with _ready(deblurrer, options) as ready:
             processor = ready.open_stream() if isinstance(source, VideoSource) else _OneByOne(ready)
             display.start(source.total)
             stats = run_pipeline(source, processor, [sink], on_progress=lambda s: display.update(s.frames_out))
-    finally:
-        display.stop()
-        source.close()
-        sink.abort()
     return RunReport(
         input=str(src),
         output=str(dst),
@@ -296,14 +311,22 @@ def _check_input(src: Path) -> None:
         raise InputError(f"{src} is empty")
 
 
-def _picture_targets(src: Path, dst: Path) -> dict[Path, Path]:
+def _picture_targets(src: Path, dst: Path, cleanup: ExitStack) -> dict[Path, Path]:
+    """What is written where; makes the folder ``dst``, which ``cleanup`` removes again if nothing came into it."""
     if not src.is_dir():
         return {src: dst}
     if dst.suffix and not dst.is_dir():
         raise UsageError(f"{src} is a folder, {dst} is a file name", "give a folder as output")
     pictures = list_pictures(src)
-    try:
-        dst.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {dst} ({error.strerror})") from error
+    if not dst.is_dir():
+        try:
+            dst.mkdir()
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {dst} ({error.strerror})") from error
+        cleanup.callback(_remove_if_empty, dst)
     return {p: dst / p.name for p in pictures}
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

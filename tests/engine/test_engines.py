@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
+import sys
 from dataclasses import replace
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import torch
 
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 from crispstream.engine.protocol import Engine, EngineSession
+from crispstream.engine.select import open_engine
 from crispstream.engine.torch import TorchEngine
 from crispstream.errors import EngineError
 from crispstream.kernels.geometry import Geometry
@@ -141,9 +146,8 @@ def test_threads_do_not_change_the_result(engine: Manifest) -> None:
     np.testing.assert_allclose(*results, rtol=0, atol=1e-6)
 
 
-def test_no_cuda(engine: Manifest) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
+def test_no_cuda(engine: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="finds no CUDA device"):
         TorchEngine(engine, "cuda")
 
@@ -153,3 +157,25 @@ def test_cuda(engine: Manifest) -> None:
     session = session_with_noise(TorchEngine(engine, "cuda"), 160, 90)
     session.run()
     assert_right(session, engine)
+
+
+@pytest.mark.parametrize("name", OPENERS)
+def test_ctrl_c_during_an_import_is_not_a_missing_engine(
+    engine: Manifest, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Extension modules report whatever happens while they are imported as an ImportError."""
+
+    class PressedHere(MetaPathFinder):
+        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+            if fullname == module:
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+                raise ImportError("numpy.core.multiarray failed to import")
+
+    module = f"crispstream.engine.{name}"
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [PressedHere(), *sys.meta_path])
+    with pytest.raises(KeyboardInterrupt):
+        open_engine(engine.folder, backend=name)
+    assert signal.getsignal(signal.SIGINT) is before

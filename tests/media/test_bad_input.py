@@ -74,13 +74,22 @@ def test_sound_alone_is_not_a_video(tmp_path: Path) -> None:
         (".mkv", {}),
         (".ts", {}),
         (".mp4", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+        (".mp4", {"movflags": "frag_keyframe+empty_moov"}),
         (".mov", {"movflags": "faststart"}),
     ],
 )
-def test_a_cut_file_gives_what_it_holds_and_a_warning(tmp_path: Path, suffix: str, container: dict[str, str]) -> None:
-    options = {"g": "10", "bf": "0"}
+@pytest.mark.parametrize("audio", [None, "aac"])
+def test_a_cut_file_gives_what_it_holds_and_a_warning(
+    tmp_path: Path, suffix: str, container: dict[str, str], audio: str | None
+) -> None:
     path = write_clip(
-        tmp_path / f"in{suffix}", frames=100, size=(160, 96), content=pattern, container=container, options=options
+        tmp_path / f"in{suffix}",
+        frames=100,
+        size=(160, 96),
+        content=pattern,
+        container=container,
+        options={"g": "10", "bf": "0"},
+        audio=audio,
     )
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * 0.6) + 100])
@@ -88,6 +97,49 @@ def test_a_cut_file_gives_what_it_holds_and_a_warning(tmp_path: Path, suffix: st
     assert 40 <= report.frames <= 65
     assert any("truncated" in w for w in report.warnings), report.warnings
     assert len(read_clip(tmp_path / "out.mp4").pts) == report.frames
+
+
+def test_a_fragmented_file_cut_in_its_sound_is_told(tmp_path: Path) -> None:
+    path = fragmented(tmp_path / "in.mp4")
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"moof") - 4 - 10])  # ten bytes off the fragment before the last
+    report = run(path, tmp_path / "out.mp4", deblurrer=Identity())
+    assert report.warnings == ["the file ends inside an MP4 box: truncated"]
+
+
+@pytest.mark.parametrize("tail", [b"", bytes(5), bytes(100), b"\xff\xd8\xff\xe0" * 9])
+def test_what_is_appended_to_a_whole_file_is_no_cut(tmp_path: Path, tail: bytes) -> None:
+    path = fragmented(tmp_path / "in.mp4")
+    path.write_bytes(path.read_bytes() + tail)
+    report = run(path, tmp_path / "out.mp4", deblurrer=Identity())
+    assert (report.frames, report.warnings) == (50, [])
+
+
+def fragmented(path: Path) -> Path:
+    """Every fragment of this clip has its video first and its sound at its end."""
+    container = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    return write_clip(path, frames=50, audio="aac", container=container, options={"g": "10", "bf": "0"})
+
+
+def test_a_frame_wider_than_the_kernels_take_is_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mkv", frames=1, size=(32770, 16), codec="ffv1")
+    assert "32770x16: a side may have 32768" in str(refused(InputError, path, tmp_path / "out.mkv", encoder="ffv1"))
+
+
+def test_options_beside_a_deblurrer_are_refused(tmp_path: Path) -> None:
+    error = refused(UsageError, write_clip(tmp_path / "in.mp4"), tmp_path / "out.mp4", strength=0.5, presett="nano")
+    assert "strength, presett" in str(error)
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_no_empty_folder_is_left(tmp_path: Path, made_before: bool) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("no picture")
+    if made_before:
+        (tmp_path / "out").mkdir()
+    refused(InputError, tmp_path / "in", tmp_path / "out")
+    refused(UsageError, tmp_path / "in", tmp_path / "out", quality=0)
+    assert (tmp_path / "out").is_dir() == made_before
 
 
 def test_damage_in_the_middle_is_passed_over(tmp_path: Path) -> None:

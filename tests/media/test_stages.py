@@ -185,6 +185,55 @@ def test_a_second_signal_gives_up() -> None:
     assert sink.ended == "aborted"
 
 
+def test_later_signals_wait_until_both_threads_have_ended() -> None:
+    """Whoever keeps pressing Ctrl-C while the last frame is written must not have the file closed below the writer."""
+    writing, pressed = threading.Event(), threading.Event()
+
+    class Slow(Collect):
+        def write(self, frame: Frame) -> None:
+            writing.set()
+            pressed.wait(10)
+            time.sleep(0.1)
+            super().write(frame)
+            self.writer_done = True
+
+        def abort(self) -> None:
+            self.aborted_after_the_writer = getattr(self, "writer_done", False)
+            super().abort()
+
+    def press(index: int) -> None:
+        writing.wait(10)
+        threading.Thread(target=keep_pressing).start()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def keep_pressing() -> None:
+        for _ in range(3):
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+        pressed.set()
+
+    sink = Slow()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(Memory(100_000), Pass(lambda i: press(i) if i == 1 else None), [sink])
+    assert sink.ended == "aborted" and sink.aborted_after_the_writer
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_during_a_failure_does_not_hide_it() -> None:
+    class Dying(Memory):
+        def close(self) -> None:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            super().close()
+
+    source, sink = Dying(100), Collect()
+    with pytest.raises(OSError, match="No space left"):
+        run_pipeline(source, Pass(fail_at(5, OSError(28, "No space left on device"))), [sink])
+    assert source.closed and sink.ended == "aborted"
+
+
 def test_a_signal_before_the_first_frame_leaves_nothing() -> None:
     class Late(Memory):
         def __iter__(self) -> Iterator[Frame]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from crispstream.engine.protocol import Engine
@@ -53,16 +57,41 @@ def open_engine(preset: str | Path, device: str = "auto", backend: str = "auto",
 def _open(name: str, manifest: Manifest, device: str, threads: int | None) -> Engine:
     try:
         if name == "onnxruntime":
-            from crispstream.engine.onnxruntime import OnnxRuntimeEngine
+            with _interrupt_afterwards():
+                from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 
             return OnnxRuntimeEngine(manifest, threads)
-        from crispstream.engine.torch import TorchEngine
+        with _interrupt_afterwards():
+            from crispstream.engine.torch import TorchEngine
 
         return TorchEngine(manifest, device, threads)
     except ImportError as error:
         raise EngineError(f"{name} cannot be imported: {error}", f"pip install {name}") from error
     except CrispStreamError as error:
         raise EngineError(str(error), error.hint) from error
+
+
+@contextmanager
+def _interrupt_afterwards() -> Iterator[None]:
+    """Hold Ctrl-C back: an extension module turns a KeyboardInterrupt during its import into an ImportError."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    came = False
+
+    def note(*_: object) -> None:
+        nonlocal came
+        came = True
+
+    # Not a signal mask: the system would give the signal to another thread, and Python its handler to this one.
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _say_once(reason: str) -> None:

@@ -23,7 +23,6 @@ _CONTAINERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ".webm": ("webm", ("vp9",)),
     ".ts": ("mpegts", ("h264", "hevc", "mpeg4")),
 }
-VIDEO_SUFFIXES = tuple(_CONTAINERS)
 
 
 def _x26x(quality: int, speed: int) -> dict[str, str]:
@@ -46,7 +45,8 @@ def _ffv1(quality: int, speed: int) -> dict[str, str]:
 
 
 def _mpeg4(quality: int, speed: int) -> dict[str, str]:
-    return {"qmin": str(quality), "qmax": str(quality)}
+    scale = str(max(1, quality))  # a quantiser scale of 0 does not exist
+    return {"qmin": scale, "qmax": scale}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from crispstream.errors import InputError
-from crispstream.frame import ColorSpec, Frame, PixelFormat, Plane, Range, plane_shapes
+from crispstream.frame import MAX_SIDE, ColorSpec, Frame, PixelFormat, Plane, Range, plane_shapes
 from crispstream.tags import VideoTags
 from crispstream.threads import cpu_quota
 
@@ -63,12 +63,15 @@ class VideoSource:
             raise InputError(f"{self.path} has no video stream that can be decoded")
         self._stream = stream
         self.stream_index: int = stream.index
+        self.size: tuple[int, int] = (stream.codec_context.width, stream.codec_context.height)
+        if max(self.size) > MAX_SIDE:
+            self._container.close()
+            raise InputError(f"{self.path} is {self.size[0]}x{self.size[1]}: a side may have {MAX_SIDE} pixels at most")
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = min(4, cpu_quota())
         self._reformatter = VideoReformatter()
         self._chroma_location = _chroma_location(self._container, stream.index)
         self._tags: VideoTags | None = None
-        self.size: tuple[int, int] = (stream.codec_context.width, stream.codec_context.height)
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.total: int | None = stream.frames or None
         duration = self._expected_seconds()
@@ -101,6 +104,8 @@ class VideoSource:
             self.warnings.append(
                 f"the video ends after {float(end - start):.2f} of {float(expected):.2f} seconds: truncated"
             )
+        elif "mp4" in self._container.format.name.split(",") and _ends_inside_a_box(self.path):
+            self.warnings.append("the file ends inside an MP4 box: truncated")
 
     def close(self) -> None:
         """Close the file. Frames already given out stay valid. Idempotent."""
@@ -228,8 +233,36 @@ def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:
     return tuple(int(x) for x in matrix) if matrix.size == 9 else None
 
 
+def _ends_inside_a_box(path: Path) -> bool:
+    """Whether a file of ISO BMFF boxes (ISO/IEC 14496-12, 4.2) is shorter than its last top-level box says.
+
+    Fragments tell no total, so that nothing else shows the loss where the cut fell into another stream's samples.
+    """
+    size = path.stat().st_size
+    start = 0
+    with path.open("rb") as file:
+        while start < size:
+            file.seek(start)
+            header = file.read(16)
+            length = int.from_bytes(header[:4], "big")
+            if length == 0:  # up to the end of the file, or zeros as padding
+                return False
+            if len(header) < (16 if length == 1 else 8):
+                return True
+            if length == 1:
+                length = int.from_bytes(header[8:], "big")
+            if length < 8 or not header[4:8].isascii():  # not a box: something was appended
+                return False
+            start += length
+    return start > size
+
+
 def _chroma_location(container: InputContainer, index: int) -> int:
-    """Chroma siting of a stream. PyAV has no attribute for it, but FFmpeg's own description of the stream names it."""
+    """Chroma siting of a stream. PyAV has no attribute for it, but FFmpeg's own description of the stream names it.
+
+    Only a verbose description does, and PyAV cannot read FFmpeg's own log level: it is INFO, FFmpeg's default,
+    afterwards. PyAV's level, which decides what is shown, is put back.
+    """
     with _LOG_LEVEL:
         before = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)
