@@ -91,7 +91,7 @@ def test_help_names_commands_and_exit_codes(call: Call) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_reports_as_json(call: Call, command: str) -> None:
+def test_every_command_takes_json_and_debug(call: Call, command: str) -> None:
     outcome = call(command, "--help")
     assert outcome.code == 0 and "--json" in outcome.out and "--debug" in outcome.out
 
@@ -111,6 +111,8 @@ def test_exit_codes_are_documented() -> None:
         (["run", "in.mp4", "out.mp4", "--engine-backend", "magic"], "onnxruntime"),
         (["run", "in.mp4", "out.mp4", "--strength", "9"], "--strength"),
         (["bench", "nano", "--size", "640"], "640x360"),
+        (["bench", "nano", "--size", "32769x2"], "32768"),
+        (["bench", ""], "unknown preset"),
         (["bench", "gigantic"], "gigantic"),
         (["verify", "gigantic"], "gigantic"),
     ],
@@ -196,13 +198,42 @@ def test_unexpected_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
     assert call("doctor", "--json").data["error"]["message"] == "ZeroDivisionError: a\nb"
 
 
+def test_a_file_name_that_no_encoding_can_say(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mp4", 2).rename(tmp_path / "caf\udce9.mp4")
+    done = subprocess.run(
+        [sys.executable, "-m", "crispstream.cli", "run", clip, tmp_path / "out\udce9.mp4"],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"out\udce9.mp4: 2 frames" in done.stdout and b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["engines"], ["--version"], ["--help"], ["doctor", "--json"]])
+def test_output_that_nobody_can_store(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "crispstream.cli", *arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr == "crispstream: error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_the_exit_code_survives_where_no_error_can_be_told() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "crispstream.cli", "sharpen", "--json"], stdout=full, stderr=full)
+    assert done.returncode == 2
+
+
 def test_doctor_finds_the_default_path(call: Call) -> None:
     outcome = call("doctor", "--json")
     checks = {check["name"]: check for check in outcome.data["checks"]}
     assert outcome.code == 0 and outcome.data["healthy"] is True
     assert checks["pixel kernels"]["detail"].startswith("ABI ")
     for check in checks.values():
-        assert check["status"] == "ok" or check["hint"]
+        unused = "not used by this release" in check["detail"]
+        assert check["status"] == "ok" or bool(check["hint"]) != unused
     assert "The default path works." in call("doctor").out
 
 

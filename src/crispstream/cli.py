@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import sys
 import traceback
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 
 from crispstream import __version__
-from crispstream.errors import CrispStreamError, EngineError, InputError, UsageError
+from crispstream.errors import CrispStreamError, EngineError, InputError, OutputError, UsageError
+from crispstream.frame import MAX_SIDE
 
 INTERRUPTED = 130
 EPILOG = """Exit codes: 0 done; 1 unexpected failure; 2 wrong usage; 3 the input is missing or unreadable; 4 the output
@@ -51,8 +53,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"crispstream {__version__}")
-        raise typer.Exit
+        raise typer.Exit(_print(f"crispstream {__version__}"))
 
 
 @app.callback()
@@ -208,7 +209,10 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise UsageError(f"'{text}' is not a frame size", "WIDTHxHEIGHT, such as 640x360")
-    return int(match[1]), int(match[2])
+    width, height = int(match[1]), int(match[2])
+    if max(width, height) > MAX_SIDE:
+        raise UsageError(f"'{text}' is too large", f"a side may have {MAX_SIDE} pixels at most")
+    return width, height
 
 
 def _short(value: Any) -> str:
@@ -231,6 +235,9 @@ def _missing_extra(error: ModuleNotFoundError, extra: str, modules: tuple[str, .
 
 def main() -> None:
     """Run the command line; what ``crispstream`` on the PATH calls. Always raises SystemExit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that no encoding can say
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] or ["--help"]
     as_json = "--json" in arguments
     try:
@@ -241,22 +248,32 @@ def main() -> None:
         sys.exit(_fail(error.format_message(), "see crispstream --help", error.exit_code, as_json))
     except Exception as error:
         hint = "run again with --debug for the traceback"
-        sys.exit(_fail(f"{type(error).__name__}: {error}", hint, 1, as_json))
+        # The help is printed in there: what standard output would not take is still in its buffer.
+        sys.exit(_print("") or _fail(f"{type(error).__name__}: {error}", hint, 1, as_json))
     if isinstance(result, Report):
         output = json.dumps(result.data, indent=2, default=str) if as_json else result.text
-        if output:
-            _print(output)
-        sys.exit(result.exit_code)
+        sys.exit(_print(output) or result.exit_code)
     if result == INTERRUPTED:
         _fail("interrupted", "", INTERRUPTED, as_json)
     sys.exit(result or 0)
 
 
-def _print(text: str) -> None:
+def _print(text: str) -> int:
+    """Print ``text`` on standard output; the exit code: OutputError's where it takes no more."""
+    error = _write(text, sys.stdout)
+    if error is None or isinstance(error, BrokenPipeError):  # whoever read the pipe has seen enough
+        return 0
+    return _fail(f"cannot write to standard output: {error.strerror}", "", OutputError.exit_code, as_json=False)
+
+
+def _write(text: str, stream: TextIO) -> OSError | None:
+    """Write ``text`` as a line, if there is any, and what the stream holds back; the error that stopped it."""
     try:
-        print(text, flush=True)
-    except BrokenPipeError:  # whoever read has seen enough; the interpreter's last flush must not complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(text, end="\n" if text else "", file=stream, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter's last flush must not complain
+        return error
+    return None
 
 
 def _fail(message: str, hint: str, code: int, as_json: bool) -> int:
@@ -264,9 +281,9 @@ def _fail(message: str, hint: str, code: int, as_json: bool) -> int:
     if "--debug" in sys.argv and sys.exc_info()[0] is not None:
         traceback.print_exc()
     if as_json:
-        print(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
+        _print(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
     line = f"crispstream: error: {message}" + (f" ({hint})" if hint else "")
-    print(" ".join(line.split()), file=sys.stderr)
+    _write(" ".join(line.split()), sys.stderr)
     return code
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,6 +22,7 @@ from crispstream.model.presets import PRESETS, preset
 SCHEMA = 1
 FILE_NAME = "manifest.json"
 PARTS = ("encoder", "foreground", "background")
+DTYPES = ("float32", "float16")
 TENSORS = ("packed", "features0", "features1", "features2", "head", "residual")
 
 
@@ -131,8 +134,8 @@ def _shipped() -> Path:
 def _folder(engine: str | Path) -> Path:
     if isinstance(engine, Path) or os.sep in engine or engine in (".", ".."):
         return Path(engine)
+    preset(engine)
     if not (_shipped() / engine).is_dir():
-        preset(engine)
         shipped = ", ".join(available_presets()) or "none"
         message = f"preset '{engine}' is known, but its weights are not shipped yet; shipped: {shipped}"
         raise EngineError(message, "name one that is shipped, or a folder that holds your own engine")
@@ -162,7 +165,7 @@ def _parse(folder: Path) -> Manifest:
         raise EngineError(f"{path} has manifest schema {found}, this version reads {SCHEMA}", hint)
     try:
         return _manifest(folder, fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise EngineError(f"{path} is damaged: {what}", hint) from None
 
@@ -180,25 +183,52 @@ def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
         return File(name, digest)
 
     def tensor(entry: dict[str, Any]) -> Tensor:
-        found = Tensor(tuple(one("shape", list, entry)), one("dtype", str, entry), one("layout", str, entry))
-        found.sizes(fields["multiple"], fields["multiple"])
-        return found
+        return Tensor(tuple(one("shape", list, entry)), one("dtype", str, entry), one("layout", str, entry))
 
     numbers = {name: one(name, int) for name in ("pack", "multiple", "map_stride", "parameters")}
     if min(numbers.values()) < 1 or any(numbers["multiple"] % numbers[name] for name in ("pack", "map_stride")):
         raise ValueError(f"{numbers} do not fit together")
-    graphs, tensors = one("graphs", dict), one("tensors", dict)
+    if one("preset", str) not in PRESETS:
+        raise ValueError(f"unknown preset '{fields['preset']}'")
+    graphs, named = one("graphs", dict), one("tensors", dict)
+    tensors = {name: tensor(one(name, dict, named)) for name in TENSORS}
+    _check_tensors(tensors, **numbers)
     return Manifest(
         folder=folder,
-        preset=one("preset", str),
+        preset=fields["preset"],
         graphs={part: file(one(part, dict, graphs)) for part in PARTS},
         weights=file(one("weights", dict)),
-        tensors={name: tensor(one(name, dict, tensors)) for name in TENSORS},
+        tensors=tensors,
         **numbers,
         color=one("color", str),
         head=tuple(one("head", list)),
-        **{name: one(name, dict) for name in ("macs_per_pixel", "training", "quality", "parity")},
+        macs_per_pixel=_macs(one("macs_per_pixel", dict)),
+        **{name: one(name, dict) for name in ("training", "quality", "parity")},
     )
+
+
+def _check_tensors(tensors: dict[str, Tensor], pack: int, multiple: int, map_stride: int, **_: int) -> None:
+    """Of one dtype, sizes that any padded frame has, and at the graphs' ends those that the kernels work with."""
+    for name, tensor in tensors.items():
+        for size in tensor.shape:
+            step = re.fullmatch(r"(?:height|width)_([1-9][0-9]*)", size) if isinstance(size, str) else None
+            fits = multiple % int(step[1]) == 0 if step else type(size) is int and size > 0
+            if not fits:
+                raise ValueError(f"'{name}' has the dimension {json.dumps(size)}")
+        if tensor.dtype not in DTYPES or tensor.dtype != tensors["packed"].dtype:
+            raise ValueError(f"'{name}' has dtype '{tensor.dtype}', not one of {DTYPES} for all")
+    packed = (1, 3 * pack**2, f"height_{pack}", f"width_{pack}")
+    head = (1, 2, f"height_{map_stride}", f"width_{map_stride}")
+    for name, shape in (("packed", packed), ("residual", packed), ("head", head)):
+        if tensors[name].shape != shape:
+            raise ValueError(f"'{name}' has shape {tensors[name].shape}, pack and map_stride say {shape}")
+
+
+def _macs(entry: dict[str, Any]) -> dict[str, float]:
+    for part in PARTS:
+        if type(entry[part]) not in (int, float) or not math.isfinite(entry[part]):
+            raise ValueError(f"'macs_per_pixel' has {json.dumps(entry[part])} for '{part}'")
+    return {part: float(entry[part]) for part in PARTS}
 
 
 def _read(manifest: Manifest, file: File) -> bytes:
@@ -222,7 +252,7 @@ def _check_weights(manifest: Manifest, data: bytes) -> None:
     path, hint = manifest.weights_path, _rebuild(manifest.preset, manifest.folder)
     try:
         tensors = load_tensors(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy does not have
         raise EngineError(f"{path} is damaged: {error}", hint) from None
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():

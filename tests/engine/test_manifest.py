@@ -97,7 +97,22 @@ def test_damaged_json(folder: Path, text: str, words: list[str]) -> None:
         (lambda f: f.update(multiple=0), ["do not fit together"]),
         (lambda f: f.update(multiple=18), ["do not fit together"]),
         (lambda f: f["graphs"]["encoder"].update(file="../encoder.onnx"), ["not a file name"]),
-        (lambda f: f["tensors"]["head"].update(shape=[1, 2, "rows", "columns"]), ["is damaged"]),
+        (lambda f: f.update(preset="foo"), ["unknown preset 'foo'"]),
+        (lambda f: f.update(map_stride=16), ["'head' has shape", "'height_16'"]),
+        (lambda f: f.update(pack=2), ["'packed' has shape", "(1, 12, 'height_2', 'width_2')"]),
+        (lambda f: f["tensors"]["residual"]["shape"].__setitem__(1, 3), ["'residual' has shape"]),
+        (lambda f: f["tensors"]["head"].update(shape=[1, 2, "rows", "columns"]), ["'head'", '"rows"']),
+        (lambda f: f["tensors"]["features0"]["shape"].__setitem__(2, "height_0"), ["'features0'", '"height_0"']),
+        (lambda f: f["tensors"]["features2"]["shape"].__setitem__(2, "height_32"), ["'features2'", '"height_32"']),
+        (lambda f: f["tensors"]["features1"]["shape"].__setitem__(1, 0), ["'features1'", "dimension 0"]),
+        (lambda f: f["tensors"]["features1"]["shape"].__setitem__(1, True), ["'features1'", "dimension true"]),
+        (lambda f: f["tensors"]["features1"]["shape"].__setitem__(1, [64]), ["'features1'", "dimension [64]"]),
+        (lambda f: f["tensors"]["head"].update(dtype="banana"), ["'head' has dtype 'banana'"]),
+        (lambda f: f["tensors"]["head"].update(dtype="float16"), ["'head' has dtype 'float16'"]),
+        (lambda f: f["macs_per_pixel"].update(encoder="many"), ["'macs_per_pixel'", '"many"']),
+        (lambda f: f["macs_per_pixel"].update(encoder=True), ["'macs_per_pixel'", "true"]),
+        (lambda f: f["macs_per_pixel"].update(encoder=10**400), ["is damaged"]),
+        (lambda f: f["macs_per_pixel"].pop("encoder"), ["has no 'encoder'"]),
     ],
 )
 def test_damaged_fields(folder: Path, change: Callable[[Fields], object], words: list[str]) -> None:
@@ -135,14 +150,32 @@ def test_truncated_weights_with_a_fitting_hash(folder: Path) -> None:
     refused(folder, "is damaged")
 
 
+def test_a_number_too_large_for_json_readers(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"encoder": 2353.0', '"encoder": 1e999'))
+    refused(folder, "'macs_per_pixel'")
+
+
+def test_weights_of_a_dtype_that_numpy_lacks(folder: Path) -> None:
+    header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    data = len(header).to_bytes(8, "little") + header + bytes(4)
+    (folder / "weights.safetensors").write_bytes(data)
+    edit(folder, lambda fields: fields["weights"].update(sha256=sha256(data)))
+    refused(folder, "weights.safetensors", "is damaged", "BF16")
+
+
 def test_weights_of_another_size(folder: Path) -> None:
     replace_weights(folder, lambda tensors: tensors.pop("encoder.stem.weight"))
     refused(folder, "parameters", "its manifest says 524818")
 
 
-def test_unknown_preset() -> None:
-    with pytest.raises(UsageError, match="unknown preset 'gigantic'") as caught:
-        load("gigantic")
+@pytest.mark.parametrize("name", ["gigantic", "", "__pycache__"])
+def test_unknown_preset(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders that lie beside the shipped engines, their own among them, are no presets."""
+    monkeypatch.setattr(manifest, "_shipped", lambda: folder.parent)
+    (folder.parent / "__pycache__").mkdir()
+    with pytest.raises(UsageError, match=f"unknown preset '{name}'") as caught:
+        load(name)
     assert "nano" in caught.value.hint
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import Identity
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from crispstream import run
 from crispstream.errors import InputError, OutputError, UsageError
@@ -179,6 +179,44 @@ def test_damaged_and_huge_pictures_are_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match="more than 2000 pixels"):
         run(tmp_path / "bomb.png", tmp_path / "out.png", deblurrer=Identity())
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_tiff_whose_next_page_has_no_size(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    Image.new("RGB", (8, 8)).save(path)
+    data = bytearray(path.read_bytes())
+    directory = int.from_bytes(data[4:8], "little")
+    link = directory + 2 + 12 * int.from_bytes(data[directory : directory + 2], "little")
+    data[link : link + 4] = len(data).to_bytes(4, "little")
+    path.write_bytes(data + struct.pack("<HHHIII", 1, 259, 3, 1, 1, 0))  # one entry: uncompressed
+    with pytest.raises(InputError, match=r"in.tif cannot be read \(Missing dimensions\)"):
+        run(path, tmp_path / "out.tif", deblurrer=Identity())
+
+
+@pytest.mark.parametrize("error", [TypeError, struct.error, EOFError, IndexError, OverflowError, SyntaxError])
+def test_damage_that_only_decoding_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
+
+    def fail(self: Image.Image) -> None:
+        raise error("short field")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(InputError, match=r"in.png cannot be read \(short field\)"):
+        run(tmp_path / "in.png", tmp_path / "out.png", deblurrer=Identity())
+
+
+def test_a_side_that_the_kernels_do_not_take_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("L", (32768, 1)).save(tmp_path / "in" / "fits.png")
+    Image.new("L", (32769, 1)).save(tmp_path / "in" / "wide.png")
+    Image.new("L", (1, 32769)).save(tmp_path / "in" / "tall.png")
+    report = run(tmp_path / "in", tmp_path / "out", deblurrer=Identity())
+    assert report.frames == 1
+    reasons = dict(report.failed)
+    assert "is 32769x1: a side may have 32768 pixels at most" in reasons["wide.png"]
+    assert "is 1x32769: a side may have 32768 pixels at most" in reasons["tall.png"]
 
 
 @pytest.fixture

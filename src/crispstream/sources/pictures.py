@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from crispstream.errors import InputError
-from crispstream.frame import ColorSpec, Frame, PixelFormat, Range
+from crispstream.frame import MAX_SIDE, ColorSpec, Frame, PixelFormat, Range
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -18,6 +19,9 @@ _GREY = ("1", "L", "LA", "La")
 _COLOR = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr")
 # The TIFF tags that describe the picture and not its storage (TIFF 6.0; Exif and GPS directories).
 _TIFF_KEPT = (270, 271, 272, 305, 306, 315, 33432, 34665, 34853)
+# What Pillow's decoders raise for damage: SyntaxError for PNG chunks, TypeError for a TIFF page without a size, and
+# whatever their parsing of a short or wrong field ends in.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, IndexError, OverflowError)
 
 
 class PictureSource:
@@ -62,7 +66,10 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def read_picture(path: Path) -> Frame:
-    """One picture as a frame. Raises InputError for what is not a picture, is damaged, or has no 8-bit RGB form."""
+    """One picture as a frame.
+
+    Raises InputError for what is not a picture, is damaged, has a side above MAX_SIDE or no 8-bit RGB form.
+    """
     try:
         with Image.open(path) as picture:
             _check(picture, path)
@@ -72,11 +79,14 @@ def read_picture(path: Path) -> Frame:
         raise InputError(f"{path} is not a picture that can be read") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is refused: more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    except _DAMAGE as error:
         raise InputError(f"{path} cannot be read ({error})") from error
 
 
 def _check(picture: Image.Image, path: Path) -> None:
+    if max(picture.size) > MAX_SIDE:
+        size = f"{picture.width}x{picture.height}"
+        raise InputError(f"{path} is {size}: a side may have {MAX_SIDE} pixels at most", "scale it down first")
     # Pillow cuts 16-bit RGB down to 8 without a word; only the decoder's raw mode shows it.
     deep = picture.mode[:1] in ("I", "F") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     if deep:
