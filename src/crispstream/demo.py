@@ -50,8 +50,8 @@ PERSON = (
     (182, 132), (172, 124), (160, 112), (155, 95),
 )
 # fmt: on
-DETAIL = ((145, 60, 160), (120, 330, 160), (350, 30, 160))
-"""Squares (x, y, side) shown enlarged on the sheet: the face, the patch, the model behind."""
+DETAIL = ((165, 60, 104), (116, 332, 104))
+"""Squares (x, y, side) shown enlarged on the sheet: the face, the patch."""
 
 
 def person_alpha(size: int = 512) -> blur.Array:
