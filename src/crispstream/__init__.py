@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crispstream.deblurrer import Deblurrer
     from crispstream.errors import CrispStreamError
+    from crispstream.files import run
     from crispstream.frame import ColorSpec, Frame, PixelFormat
-    from crispstream.pipeline import run
 
 # ONNX Runtime sends usage events to its maker unless told not to before it is imported. Nobody who deblurs a camera
 # expects that; who wants it sets the variable to 0.
@@ -29,7 +29,7 @@ _MODULE_OF = {
     "Deblurrer": "deblurrer",
     "Frame": "frame",
     "PixelFormat": "frame",
-    "run": "pipeline",
+    "run": "files",
 }
 
 

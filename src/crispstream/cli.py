@@ -16,7 +16,6 @@ import typer
 
 from crispstream import __version__
 from crispstream.errors import CrispStreamError, EngineError, InputError, OutputError, UsageError
-from crispstream.frame import MAX_SIDE
 
 INTERRUPTED = 130
 EPILOG = """Exit codes: 0 done; 1 unexpected failure; 2 wrong usage; 3 the input is missing or unreadable; 4 the output
@@ -83,9 +82,9 @@ def run(
     debug: Debug = False,
 ) -> Report:
     """Sharpen a video, a picture or a folder of pictures."""
-    from crispstream import pipeline
+    from crispstream import files
 
-    report = pipeline.run(
+    report = files.run(
         source,
         target,
         preset=preset,
@@ -206,6 +205,8 @@ def _engine_lines(name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def _size(text: str) -> tuple[int, int]:
+    from crispstream.frame import MAX_SIDE
+
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise UsageError(f"'{text}' is not a frame size", "WIDTHxHEIGHT, such as 640x360")

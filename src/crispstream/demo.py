@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 from crispstream import blur
 from crispstream.deblurrer import Deblurrer
 from crispstream.errors import InputError, OutputError
+from crispstream.files import run
 from crispstream.frame import ColorSpec, Frame, PixelFormat
 from crispstream.kernels.convert import convert
-from crispstream.pipeline import run
 from crispstream.report import RunReport
 from crispstream.sheet import before_after, mask_overlay, side_by_side
 from crispstream.sinks.video import VideoSink
