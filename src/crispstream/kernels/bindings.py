@@ -21,7 +21,7 @@ from crispstream.threads import cpu_quota
 Tensor = npt.NDArray[np.floating]
 
 # A thread costs 30 to 60 us to start, a pixel 1 to 3 ns: with fewer pixels each, more threads do not pay.
-PIXELS_PER_THREAD = 200_000
+PIXELS_PER_THREAD = 100_000
 
 _NO_MEMORY = 6  # CRISPSTREAM_NO_MEMORY
 
