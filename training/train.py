@@ -25,6 +25,7 @@ from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import save_weights
 from training import checkpoint
 from training.dataset import HighSpeedSet, PhotoSet, read_manifest
+from training.headroom import with_headroom
 from training.loss import total_loss
 from training.synthesis import Batch
 
@@ -165,7 +166,7 @@ def train(arguments: argparse.Namespace) -> checkpoint.Progress:
         judge.load_state_dict(average)
         progress.curve.append((progress.step, round(gain(judge, held_out), 3)))
         checkpoint.save(stored, progress, net, average, optimizer)
-        save_weights(judge, arguments.run / "weights.safetensors")
+        save_weights(with_headroom(judge), arguments.run / "weights.safetensors")
         (arguments.run / "training.json").write_text(json.dumps(recipe(arguments, progress), indent=2) + "\n")
         print(
             f"step {progress.step}/{arguments.steps}  loss {running:.5f}  validation {progress.curve[-1][1]:+.3f} dB  "

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep activations far from FP16's limit of 65504 without changing what the network computes.
+
+Convolutions, ReLU, additions and nearest upsampling let a positive factor through. So activations shrink by k where the
+stem and every bias are divided by k, and the last convolutions multiply by k again. A power of two is exact.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from crispstream.export.frames import Rgb, stress_frames
+from crispstream.export.precision import largest_activation
+from crispstream.model.network import HumanAwareNet
+
+TARGET = 2048.0
+"""A quarter of what ``crispstream verify`` allows; its frames are not the worst there are."""
+
+MOST_HALVINGS = 16
+
+
+@torch.no_grad()
+def shrink_activations(net: HumanAwareNet, factor: float) -> None:
+    """Divide every activation before the outputs by ``factor``, in place; head and residuals stay what they are."""
+    outputs = (net.encoder.head_out, net.foreground.out, net.background.out)
+    net.encoder.stem.weight.div_(factor)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is not None
+            if module in outputs:
+                module.weight.mul_(factor)
+            else:
+                module.bias.div_(factor)
+
+
+def with_headroom(net: HumanAwareNet, pictures: dict[str, Rgb] | None = None) -> HumanAwareNet:
+    """A copy whose activations stay within TARGET on ``pictures`` (default: noise and saturated blocks).
+
+    Raises ValueError where the outputs themselves do not.
+    """
+    scaled = deepcopy(net).cpu().eval()
+    frames = pictures or stress_frames({}, 320, 192)
+    for _ in range(MOST_HALVINGS):
+        if largest_activation(scaled, frames)["value"] <= TARGET:
+            return scaled
+        shrink_activations(scaled, 2.0)
+    raise ValueError("the outputs themselves are too large or not finite: this network has not learnt anything")
