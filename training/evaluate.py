@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from crispstream.metrics import psnr
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import load_network
@@ -39,12 +40,6 @@ def restore(net: HumanAwareNet, picture: Picture) -> Picture:
     with torch.inference_mode():
         out = net(image).image.clamp(0, 1).mul(255).add(0.5).byte()[0]
     return np.ascontiguousarray(out.numpy().transpose(1, 2, 0))
-
-
-def psnr(first: Picture, second: Picture) -> float:
-    """Peak signal-to-noise ratio in dB, 8-bit codes."""
-    error = float(np.mean((first.astype(np.float32) - second.astype(np.float32)) ** 2))
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def align(truth: Picture, blurred: Picture) -> Picture:

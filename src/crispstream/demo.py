@@ -20,6 +20,7 @@ from crispstream.errors import InputError, OutputError
 from crispstream.files import run
 from crispstream.frame import ColorSpec, Frame, PixelFormat
 from crispstream.kernels.convert import convert
+from crispstream.metrics import psnr
 from crispstream.report import RunReport
 from crispstream.sheet import before_after, mask_overlay, side_by_side
 from crispstream.sinks.video import VideoSink
@@ -87,12 +88,6 @@ def moving_portrait(count: int = FRAMES) -> Iterator[tuple[Picture, Picture]]:
             mean, _ = blur.expose(*layers, camera=motion(time, 16, 0.015, 0.4), person=motion(time, 12, 0.01, 2.1))
             pair.append(np.asarray(np.round(blur.to_srgb(mean) * 255), np.uint8))
         yield pair[0], pair[1]
-
-
-def psnr(picture: Picture, truth: Picture) -> float:
-    """Peak signal-to-noise ratio in dB for 8-bit codes."""
-    error = float(np.mean((picture.astype(np.float32) - truth.astype(np.float32)) ** 2))
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def as_rgb(frame: Frame) -> Picture:
