@@ -100,6 +100,56 @@ CRISPSTREAM_API int32_t crispstream_cpu_blend(const crispstream_image *source, c
 CRISPSTREAM_API int32_t crispstream_cpu_statistics(const crispstream_geometry *geometry, const void *head,
                                                    float statistics[2]);
 
+/* --- CUDA: libcrispstream_cuda12.so, libcrispstream_cuda13.so -------------------------------------------------------
+ *
+ * The same functions on a GPU, byte for byte. Every launcher works on `stream` (a cudaStream_t or CUstream; NULL is the
+ * legacy default stream) of the current context, allocates nothing, does not synchronise and may be captured into a
+ * graph. Tensors, planes, device_jobs and findings are device memory, or host memory mapped into the device's.
+ * Tensors and findings are aligned to 16 bytes. Planes and strides may be anything; multiples of 8 bytes are fastest.
+ * Returned is a crispstream_status, or CRISPSTREAM_CUDA_ERROR plus the cudaError_t. */
+enum { CRISPSTREAM_CUDA_ERROR = 1000 };
+
+/* What one frame needs. */
+typedef struct crispstream_job {
+    crispstream_image source;
+    crispstream_image destination; /* of the blend alone */
+    crispstream_mix mix;           /* of the blend alone */
+} crispstream_job;
+
+/* What is read back of one frame: the statistics of crispstream_cpu_statistics, and how many residual values the blend
+ * dropped because they were not finite. */
+typedef struct crispstream_findings {
+    float people;
+    float rest;
+    uint64_t non_finite;
+} crispstream_findings;
+
+/* Frames -> packed (batch, 3 * pack^2, padded_height / pack, padded_width / pack).
+ * jobs: `batch` of them in host memory, read now and checked; their sources share format, size and colour.
+ * device_jobs: a copy of them in device memory, read when the kernel runs, and then only planes, strides and mix: they
+ * may be rewritten between the replays of a captured launch. */
+CRISPSTREAM_API int32_t crispstream_cuda_unpack(const crispstream_job *jobs, const crispstream_job *device_jobs,
+                                                int32_t batch, const crispstream_geometry *geometry, void *packed,
+                                                void *stream);
+
+/* As crispstream_cpu_blend, for `batch` frames; jobs as in crispstream_cuda_unpack, destinations alike too.
+ * Adds what it drops to findings[i].non_finite; findings may be NULL. */
+CRISPSTREAM_API int32_t crispstream_cuda_blend(const crispstream_job *jobs, const crispstream_job *device_jobs,
+                                               int32_t batch, const crispstream_geometry *geometry, const void *head,
+                                               const void *foreground, const void *background,
+                                               crispstream_findings *findings, void *stream);
+
+/* As crispstream_cpu_statistics, for `batch` heads; sets every field of findings[i], non_finite to 0. */
+CRISPSTREAM_API int32_t crispstream_cuda_statistics(const crispstream_geometry *geometry, int32_t batch,
+                                                    const void *head, crispstream_findings *findings, void *stream);
+
+/* Graphs. Between begin and end, what this thread launches on `stream` is recorded (thread-local mode), not run.
+ * *graph is an executable graph; it is destroyed when no launch of it is under way. */
+CRISPSTREAM_API int32_t crispstream_cuda_capture_begin(void *stream);
+CRISPSTREAM_API int32_t crispstream_cuda_capture_end(void *stream, void **graph);
+CRISPSTREAM_API int32_t crispstream_cuda_graph_launch(void *graph, void *stream);
+CRISPSTREAM_API int32_t crispstream_cuda_graph_destroy(void *graph);
+
 #ifdef __cplusplus
 }
 #endif
