@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from crispstream.errors import EngineError
 from crispstream.manifest import PARTS, Manifest
+
+if TYPE_CHECKING:
+    from crispstream.cuda.worker import Worker
 
 Array = npt.NDArray[Any]
 
@@ -61,6 +65,55 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the engine; a second call does nothing. Sessions must not run any more."""
+
+
+class Graph(Protocol):
+    """Recorded GPU work. Belongs to the worker's thread."""
+
+    def launch(self, stream: int) -> None:
+        """Enqueue the work on ``stream`` (a CUstream)."""
+
+    def close(self) -> None:
+        """Free the graph; no launch of it is under way. Idempotent."""
+
+
+class GpuParts(Protocol):
+    """The network on a GPU for one padded size, with its tensors. Made, used and closed in the worker's thread.
+
+    ``packed``, ``head``, ``foreground``, ``background``: device addresses of FP16 tensors in NCHW, shaped as those of
+    ``EngineSession``; valid until ``close``.
+    """
+
+    packed: int
+    head: int
+    foreground: int
+    background: int
+
+    def enqueue(self, part: str, stream: int) -> None:
+        """Enqueue one of PARTS on ``stream`` (a CUstream); inside ``capture`` it is recorded. Raises EngineError."""
+
+    def capture(self, stream: int, record: Callable[[], None]) -> Graph:
+        """Record what ``record`` enqueues on ``stream``: kernels and parts that have run once before."""
+
+    def close(self) -> None:
+        """Free contexts and tensors. Idempotent."""
+
+
+class GpuEngine(Protocol):
+    """A preset, opened by one inference library on one GPU. ``worker`` owns the GPU's objects."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def worker(self) -> Worker: ...
+
+    def open_parts(self, size: PaddedSize) -> GpuParts:
+        """The network for frames of this padded size. In the worker's thread. Raises EngineError: no plan fits."""
+
+    def close(self) -> None:
+        """Free the engine and end the worker; a second call does nothing. Any thread."""
 
 
 def check_padded(manifest: Manifest, size: PaddedSize) -> None:
