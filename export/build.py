@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crispstream import manifest
 from crispstream.errors import OutputError
@@ -12,7 +12,8 @@ from crispstream.manifest import File, Manifest, Tensor
 from crispstream.model.presets import Preset
 from crispstream.model.weights import load_network
 
-from .graph import Precision, build_graph, tensor_shapes
+from .graph import build_graph, tensor_shapes
+from .half import to_half
 from .weights import read_weights
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -29,7 +30,7 @@ def build(
     output: Path,
     training: dict[str, Any] | None = None,
     quality: dict[str, Any] | None = None,
-    precision: Precision = "float32",
+    precision: Literal["float32", "float16"] = "float32",
 ) -> Manifest:
     """Make the engine folder ``output`` of preset ``size`` from FP16 safetensors; overwrites what is there.
 
@@ -39,9 +40,11 @@ def build(
     """
     load_network(size, weights)  # whole, finite and of this preset
     stored = read_weights(weights)
-    graphs = {
-        part: build_graph(size, stored, part, precision, WEIGHTS_FILE).SerializeToString() for part in manifest.PARTS
-    }
+    models = {part: build_graph(size, stored, part, WEIGHTS_FILE) for part in manifest.PARTS}
+    if precision == "float16":
+        for model in models.values():
+            to_half(model)
+    graphs = {part: model.SerializeToString() for part, model in models.items()}
     made = Manifest(
         folder=output,
         preset=size.name,

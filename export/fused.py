@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
+from crispstream.cache import cache_folder
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine, bind, open_graph
 from crispstream.engine.protocol import Array
 from crispstream.errors import OutputError
@@ -33,11 +34,6 @@ def fused_graph(engine: Manifest) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", "set XDG_CACHE_HOME") from error
     return path
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/crispstream`` (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crispstream"
 
 
 class FusedSession:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network as ONNX graphs: three parts and the fused one, FP32 or FP16, for any padded size."""
+"""The network as ONNX graphs: three parts and the fused one, FP32, for any padded size. ``half.py`` makes them FP16."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -19,6 +18,7 @@ from crispstream.errors import EngineError
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import Preset
 
+from .half import BLOCKED
 from .weights import StoredTensor
 
 OPSET = 18
@@ -30,8 +30,6 @@ BOUNDARIES = {
     "fused": (("packed",), ("head", "foreground", "background")),
 }
 """Inputs and outputs of every graph."""
-
-Precision = Literal["float32", "float16"]
 
 
 def tensor_shapes(preset: Preset) -> dict[str, tuple[int | str, ...]]:
@@ -50,22 +48,17 @@ def build_graph(
     preset: Preset,
     weights: dict[str, StoredTensor],
     part: str,
-    precision: Precision = "float32",
     location: str | None = None,
 ) -> ModelProto:
     """The ONNX graph of ``part``: a key of BOUNDARIES.
 
     Initialisers are the FP16 bits of ``weights``: references into the file ``location``, or, without one, inside the
-    graph. float32: a Cast follows each, which ONNX Runtime folds at load, and branches get ``_block_features``.
-    float16: every tensor and every convolution is FP16. The graph depends on the preset, never on the weights' values.
-    Raises EngineError where the weights are not the preset's.
+    graph. A Cast follows each, which ONNX Runtime folds at load, and branches get ``_block_features``. The graph
+    depends on the preset, never on the weights' values. Raises EngineError where the weights are not the preset's.
     """
     model = _trace(preset, part)
-    _store_weights(model, weights, "" if part == "fused" else f"{part}.", precision, location)
-    if precision == "float16":
-        for value in (*model.graph.input, *model.graph.output):
-            value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    elif part in manifest.PARTS[1:]:
+    _store_weights(model, weights, "" if part == "fused" else f"{part}.", location)
+    if part in manifest.PARTS[1:]:
         _block_features(model, preset)
     return model
 
@@ -109,9 +102,7 @@ def _trace(preset: Preset, part: str) -> ModelProto:
     return model
 
 
-def _store_weights(
-    model: ModelProto, weights: dict[str, StoredTensor], prefix: str, precision: Precision, location: str | None
-) -> None:
+def _store_weights(model: ModelProto, weights: dict[str, StoredTensor], prefix: str, location: str | None) -> None:
     casts = []
     for tensor in model.graph.initializer:
         inner, stored = tensor.name, weights.get(prefix + tensor.name)
@@ -124,9 +115,8 @@ def _store_weights(
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in (("location", location), ("offset", stored.offset), ("length", stored.length)):
                 tensor.external_data.add(key=key, value=str(value))
-        target = name if precision == "float16" else f"{name}.float32"
-        if precision == "float32":
-            casts.append(helper.make_node("Cast", [name], [target], f"{name}.cast", to=TensorProto.FLOAT))
+        target = f"{name}.float32"
+        casts.append(helper.make_node("Cast", [name], [target], f"{name}.cast", to=TensorProto.FLOAT))
         _rename_uses(model, inner, target)
     _prepend(model, casts)
 
@@ -140,7 +130,7 @@ def _block_features(model: ModelProto, preset: Preset) -> None:
     """
     nodes = []
     for name, channels in zip(FEATURES, preset.channels, strict=True):
-        ones, blocked = f"{name}.ones", f"{name}.blocked"
+        ones, blocked = f"{name}.ones", f"{name}{BLOCKED}"
         _rename_uses(model, name, blocked)
         model.graph.initializer.append(numpy_helper.from_array(np.ones((channels, 1, 1, 1), np.float32), ones))
         nodes.append(helper.make_node("Conv", [name, ones], [blocked], blocked, kernel_shape=[1, 1], group=channels))

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the user's cache is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/crispstream`` (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crispstream"
