@@ -183,6 +183,39 @@ def bench(
 
 
 @app.command()
+def build(
+    preset: PresetArgument,
+    size: Annotated[list[str] | None, typer.Option(help="Frame size, WIDTHxHEIGHT; may be repeated.")] = None,
+    dynamic: Annotated[str | None, typer.Option(help="Range of sizes instead, SMALLEST:BEST:LARGEST.")] = None,
+    backend: Annotated[
+        Literal["auto", "tensorrt", "tensorrt-rtx"], typer.Option(help="Library to build with.")
+    ] = "auto",
+    target: Annotated[str | None, typer.Option(help="GPUs that need not be here, such as sm89 or sm86+sm89.")] = None,
+    device: Annotated[str, typer.Option(help="GPU to build on, cuda or cuda:N.")] = "cuda",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Report:
+    """Build TensorRT plans of a preset, once for every GPU and frame size; they go to the user's cache."""
+    ranges = [(one, one, one) for one in map(_size, size or [])]
+    if dynamic is not None:
+        sizes = [_size(text) for text in dynamic.split(":")]
+        if len(sizes) != 3:
+            raise UsageError(f"'{dynamic}' is not a range of sizes", "such as 640x360:1280x720:1920x1080")
+        ranges.append((sizes[0], sizes[1], sizes[2]))
+    if not ranges:
+        raise UsageError("no frame size is given", "--size 1280x720, or --dynamic 640x360:1280x720:1920x1080")
+    try:
+        from crispstream.export.plans import build_plans
+
+        data = build_plans(preset, ranges, backend, target, device, quiet=as_json)
+    except ModuleNotFoundError as error:
+        raise _missing_extra(error, "gpu", ("onnx",)) from error
+    done = {True: "built before", False: "built"}
+    lines = [f"{plan['size']} for {data['target']}: {done[plan['reused']]}, {plan['folder']}" for plan in data["plans"]]
+    return Report(data, "\n".join(lines))
+
+
+@app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> Report:
     """Say what is here, what is missing and what to type."""
     from crispstream.doctor import diagnose, healthy
