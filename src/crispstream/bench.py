@@ -7,7 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -15,6 +15,7 @@ import onnxruntime
 from crispstream import __version__
 from crispstream.deblurrer import Deblurrer
 from crispstream.doctor import cpu_model, vector_level
+from crispstream.engine.protocol import Engine
 from crispstream.frame import Frame, PixelFormat, plane_shapes
 from crispstream.kernels import bindings
 from crispstream.kernels.geometry import Geometry
@@ -39,12 +40,13 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
     width, height = size
     bgr = [_frame(PixelFormat.BGR24, width, height, seed) for seed in range(DISTINCT_FRAMES)]
     i420 = [_frame(PixelFormat.I420, width, height, seed) for seed in range(DISTINCT_FRAMES)]
-    with Deblurrer(preset, gating=False, threads=threads) as deblurrer:
-        manifest = deblurrer.engine.manifest
+    with Deblurrer(preset, "cpu", gating=False, threads=threads) as deblurrer:
+        cpu = cast(Engine, deblurrer.engine)
+        manifest = cpu.manifest
         geometry = Geometry.for_size(
             width, height, pack=manifest.pack, multiple=manifest.multiple, map_stride=manifest.map_stride
         )
-        session = deblurrer.engine.session(geometry)
+        session = cpu.session(geometry)
         bindings.unpack(bgr[0], geometry, session.packed)
         single = deblurrer.open_stream()
         stages: Counter[str] = Counter()

@@ -3,29 +3,30 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from crispstream.engine.protocol import Engine, EngineSession
-from crispstream.engine.select import open_engine
-from crispstream.errors import UsageError
-from crispstream.frame import Frame, PixelFormat, Plane
-from crispstream.gating import Decision, Gating
-from crispstream.kernels import bindings
-from crispstream.kernels.geometry import Geometry
+from crispstream.cuda.interop import DeviceArray
+from crispstream.device_frame import DeviceFrame
+from crispstream.engine.protocol import Engine, GpuEngine, on_gpu
+from crispstream.engine.select import EngineChoice
+from crispstream.errors import EngineError, UsageError
+from crispstream.frame import ColorSpec, Frame, PixelFormat, Plane, plane_shapes
+from crispstream.gating import SLOTS, Decision, Gating
 from crispstream.prefetch import prefetch
+from crispstream.runners.cpu import CpuRunner
+from crispstream.runners.protocol import Outcome, Runner
 
-KEPT_PIXELS = 4_000_000
-"""Sessions of several frame sizes are kept, for streams that take turns, while they sum up to no more pixels than this:
-a session takes some 140 bytes a pixel."""
+_logger = logging.getLogger("crispstream")
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Stats:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     variants: Counter[str] = field(default_factory=Counter)
     non_finite: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; stage times as mean milliseconds per frame."""
@@ -52,13 +54,13 @@ class Stats:
 class Deblurrer:
     """Removes motion blur from 8-bit frames of any size.
 
-    ``preset``: name of an engine (see ``crispstream engines``) or a folder with a manifest. ``device``: "auto", "cpu",
-    "cuda", "cuda:1". ``strength``: 0 leaves frames as they are, 1 is the network's answer, up to 2 exaggerates.
-    ``backend`` pins an engine ("onnxruntime", "torch"); ``gating`` lets streams leave idle branches out; ``threads``
-    caps the CPU threads.
+    ``preset``: name of an engine (see ``crispstream engines``) or a folder with a manifest. ``device``: "auto" (a GPU
+    where there is one), "cpu", "cuda", "cuda:1". ``strength``: 0 leaves frames as they are, 1 is the network's answer,
+    up to 2 exaggerates. ``backend`` pins an engine ("tensorrt", "tensorrt-rtx", "onnxruntime", "torch"). ``gating``
+    lets streams leave idle branches out; ``threads`` caps the CPU threads.
 
-    Safe to share between threads: frames are processed one at a time, each stream keeps its own state.
-    Raises UsageError for a bad argument, EngineError when no engine can be opened.
+    Safe to share between threads: each stream keeps its own state. On a GPU, SLOTS frames of a stream are under way at
+    once. Raises UsageError for a bad argument, EngineError when no engine can be opened.
     """
 
     def __init__(
@@ -72,13 +74,15 @@ class Deblurrer:
         threads: int | None = None,
     ) -> None:
         self._lock = threading.Lock()
-        self._engine: Engine | None = None
         self.strength = strength
         self.gating = gating
         self.stats = Stats()
         self._threads = threads or 0
-        self._engine = open_engine(preset, device, backend, threads)
-        self._sessions: dict[tuple[int, int], tuple[Geometry, EngineSession]] = {}
+        self._choice = EngineChoice(preset, device, backend, threads)
+        self._prepared: set[tuple[Any, ...]] = set()
+        self._engine: Engine | GpuEngine | None = None
+        self._runner: Runner | None = None
+        self._open(self._choice.next())
 
     @property
     def strength(self) -> float:
@@ -92,7 +96,7 @@ class Deblurrer:
         self._strength = float(value)
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine | GpuEngine:
         """The open engine. Raises UsageError after ``close``."""
         if self._engine is None:
             raise UsageError("this Deblurrer is closed")
@@ -102,22 +106,43 @@ class Deblurrer:
     def __call__(self, image: Frame) -> Frame: ...
     @overload
     def __call__(self, image: Plane) -> Plane: ...
-    def __call__(self, image: Frame | Plane) -> Frame | Plane:
-        """Restore one picture with both branches: an (H, W, 3) uint8 BGR array, or a Frame; the same comes back."""
-        if isinstance(image, Frame):
-            return self._process(image, Decision())[0]
-        return self._process(_bgr_frame(image), Decision())[0].planes[0]
+    @overload
+    def __call__(self, image: Any) -> DeviceArray: ...
+    def __call__(self, image: Any) -> Any:
+        """Restore one picture with both branches: an (H, W, 3) uint8 BGR array, or a Frame; the same comes back.
+
+        An array may lie in the GPU's memory (anything with DLPack or ``__cuda_array_interface__``): then so does the
+        result, and nothing is copied. It lies in memory of the engine, which is used again once the array is gone.
+        """
+        frame = image if isinstance(image, Frame) else _bgr_frame(image)
+        result = self._submit(frame, Decision()).result().frame
+        return result if isinstance(image, Frame) else result.planes[0]
+
+    def submit(self, frame: Frame) -> Pending:
+        """Start on one picture, outside any stream. Its memory is read until the result is there."""
+        return Pending(self._submit(frame, Decision()))
 
     def maps(self, image: Plane) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Person mask and blur gate of an (H, W, 3) uint8 BGR array, one value per cell of map_stride pixels."""
         frame = _bgr_frame(image)
-        with self._lock:
-            geometry, session = self._session(frame.width, frame.height)
-            bindings.unpack(frame, geometry, session.packed, self._threads)
-            session.run(foreground=False, background=False)
-            rows, columns = -(-frame.height // geometry.map_stride), -(-frame.width // geometry.map_stride)
-            mask, gate = session.head[0, :, :rows, :columns].astype(np.float32)
+        mask, gate = self._ready(frame).maps(frame)
         return mask, gate
+
+    def pinned_frame(
+        self,
+        width: int,
+        height: int,
+        pixel_format: PixelFormat = PixelFormat.BGR24,
+        color: ColorSpec | None = None,
+    ) -> Frame:
+        """An uninitialised frame to fill and to hand back to this Deblurrer.
+
+        On a GPU its memory is page-locked, so that the GPU copies from it directly; it returns to a pool when the last
+        reference to its planes is gone. On the CPU it is ordinary memory.
+        """
+        planes = tuple(np.empty(shape, np.uint8) for shape in plane_shapes(pixel_format, width, height))
+        frame = Frame(planes, pixel_format, color or ColorSpec())
+        return self._ready(frame).pinned(frame)
 
     def open_stream(self) -> DeblurStream:
         """State for one stream of consecutive frames; any number may be open at once."""
@@ -125,16 +150,16 @@ class Deblurrer:
 
     def stream(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Restored frames in order. Fetching, computing and consuming overlap, each a frame or two ahead."""
-        with prefetch(frames) as fetched, prefetch(map(self.open_stream().process, fetched)) as restored:
-            yield from restored
+        with prefetch(frames) as fetched, prefetch(map(self.open_stream().submit, fetched)) as submitted:
+            for pending in submitted:
+                yield pending.result()
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
         with self._lock:
-            self._sessions.clear()
-            if self._engine is not None:
-                self._engine.close()
-                self._engine = None
+            runner, self._runner, self._engine = self._runner, None, None
+        if runner is not None:
+            runner.close()
 
     def __enter__(self) -> Deblurrer:
         return self
@@ -144,55 +169,78 @@ class Deblurrer:
     ) -> None:
         self.close()
 
-    def _session(self, width: int, height: int) -> tuple[Geometry, EngineSession]:
-        if (width, height) not in self._sessions:
-            manifest = self.engine.manifest
-            geometry = Geometry.for_size(
-                width, height, pack=manifest.pack, multiple=manifest.multiple, map_stride=manifest.map_stride
-            )
-            while self._sessions and sum(w * h for w, h in self._sessions) + width * height > KEPT_PIXELS:
-                del self._sessions[next(iter(self._sessions))]
-            self._sessions[width, height] = (geometry, self.engine.session(geometry))
-        return self._sessions[width, height]
+    def _open(self, engine: Engine | GpuEngine) -> None:
+        if on_gpu(engine):
+            from crispstream.runners.gpu import GpuRunner
 
-    def _process(self, frame: Frame, decision: Decision) -> tuple[Frame, tuple[float, float]]:
+            self._runner = GpuRunner(engine)
+        else:
+            self._runner = CpuRunner(cast(Engine, engine), self._threads)
+        self._engine = engine
+
+    def _ready(self, frame: Frame) -> Runner:
+        """The runner, prepared for frames like this; the next engine's where this one cannot take them."""
+        if isinstance(frame, DeviceFrame) and not on_gpu(self.engine):
+            message = f"the frame is in a GPU's memory, engine {self.engine.name} runs on the CPU"
+            raise UsageError(message, "hand over a NumPy array, or see crispstream doctor")
+        key = (frame.width, frame.height, frame.format, frame.color)
         with self._lock:
-            geometry, session = self._session(frame.width, frame.height)
-            started = time.perf_counter()
-            bindings.unpack(frame, geometry, session.packed, self._threads)
-            unpacked = time.perf_counter()
-            session.run(foreground=decision.foreground, background=decision.background)
-            inferred = time.perf_counter()
-            out = frame.empty_like()
-            dropped = bindings.blend(
-                frame,
-                geometry,
-                session.head,
-                session.foreground,
-                session.background,
-                out,
-                self._strength * decision.strength,
-                decision.mask_gain,
-                decision.mask_bias,
-                self._threads,
+            while True:
+                if self._runner is None:
+                    raise UsageError("this Deblurrer is closed")
+                if key in self._prepared:
+                    return self._runner
+                try:
+                    self._runner.prepare(frame)
+                    self._prepared.add(key)
+                except EngineError as error:
+                    engine = self._choice.next(error)
+                    self._runner.close()
+                    self._prepared.clear()
+                    self._open(engine)
+
+    def _submit(self, frame: Frame, decision: Decision) -> Future[Outcome]:
+        future = self._ready(frame).submit(frame, decision, self._strength)
+        future.add_done_callback(lambda done: self._account(done, decision))
+        return future
+
+    def _account(self, done: Future[Outcome], decision: Decision) -> None:
+        if done.exception() is not None:
+            return
+        outcome, stats = done.result(), self.stats
+        with stats.lock:
+            first = outcome.non_finite > 0 and stats.non_finite == 0
+            stats.frames += 1
+            stats.non_finite += outcome.non_finite
+            stats.variants[decision.variant] += 1
+            for stage, seconds in outcome.seconds.items():
+                stats.seconds[stage] += seconds
+        if first:
+            _logger.warning(
+                "%d residual values were not finite and were dropped: those pixels stay as they were; if it goes on, "
+                "use --engine-backend onnxruntime, which computes in FP32, and report it",
+                outcome.non_finite,
             )
-            statistics = bindings.statistics(geometry, session.head)
-            self.stats.frames += 1
-            self.stats.non_finite += dropped
-            self.stats.variants[decision.variant] += 1
-            self.stats.seconds["unpack"] += unpacked - started
-            for part, seconds in session.seconds.items():
-                self.stats.seconds[part] += seconds
-            self.stats.seconds["engine"] += inferred - unpacked
-            self.stats.seconds["blend"] += time.perf_counter() - inferred
-            return out, statistics
 
 
-def _bgr_frame(image: Plane) -> Frame:
+def _bgr_frame(image: Any) -> Frame:
+    if DeviceArray.offered_by(image):
+        return DeviceFrame.wrap(image)
     try:
         return Frame.from_array(image, PixelFormat.BGR24)
     except (AttributeError, ValueError) as error:
         raise UsageError(str(error), "pass an (H, W, 3) uint8 BGR array or a crispstream.Frame") from error
+
+
+class Pending:
+    """A frame under way."""
+
+    def __init__(self, future: Future[Outcome]) -> None:
+        self._future = future
+
+    def result(self) -> Frame:
+        """The restored frame; waits for it. Raises EngineError where the engine fails."""
+        return self._future.result().frame
 
 
 class DeblurStream:
@@ -202,16 +250,27 @@ class DeblurStream:
         self._deblurrer = deblurrer
         self._gating = Gating()
         self._size: tuple[int, int] | None = None
+        self._under_way: deque[Future[Outcome]] = deque()
+        self._since_reset = 0
+
+    def submit(self, frame: Frame) -> Pending:
+        """Start on the next frame; waits for the one SLOTS back, whose statistics decide. Results come in order.
+
+        A discontinuity or another size starts afresh. Raises EngineError where the engine fails.
+        """
+        size = (frame.width, frame.height)
+        if frame.discontinuity or size != self._size or not self._deblurrer.gating:
+            self._gating.reset()
+            self._size, self._since_reset = size, 0
+        statistics = None
+        if len(self._under_way) == SLOTS:
+            past = self._under_way.popleft().result()
+            statistics = past.statistics if self._since_reset >= SLOTS else None
+        future = self._deblurrer._submit(frame, self._gating.decide(statistics))
+        self._under_way.append(future)
+        self._since_reset += 1
+        return Pending(future)
 
     def process(self, frame: Frame) -> Frame:
-        """Restore the next frame. A discontinuity or another size starts afresh."""
-        size = (frame.width, frame.height)
-        if frame.discontinuity or size != self._size:
-            self._gating.reset()
-            self._size = size
-        if not self._deblurrer.gating:
-            self._gating.reset()
-            return self._deblurrer._process(frame, Decision())[0]
-        out, statistics = self._deblurrer._process(frame, self._gating.decide())
-        self._gating.observe(statistics)
-        return out
+        """Restore the next frame and wait for it."""
+        return self.submit(frame).result()

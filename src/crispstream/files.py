@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from crispstream.errors import InputError, OutputError, UsageError
 from crispstream.frame import Frame
-from crispstream.pipeline import Processor, run_pipeline
+from crispstream.pipeline import Pending, Processor, run_pipeline
 from crispstream.progress import make_progress
 from crispstream.report import RunReport
 from crispstream.sinks.pictures import PictureSink
@@ -22,7 +22,7 @@ from crispstream.sources.video import VideoSource
 class FrameDeblurrer(Protocol):
     """What ``run`` needs of a ``Deblurrer``: one frame on its own, or a stream that remembers the frames before."""
 
-    def __call__(self, frame: Frame, /) -> Frame: ...
+    def submit(self, frame: Frame, /) -> Pending: ...
 
     def open_stream(self) -> Processor: ...
 
@@ -75,7 +75,8 @@ def run(
         display = make_progress(quiet=not progress)
         cleanup.callback(display.stop)
         with _ready(deblurrer, options) as ready:
-            processor = ready.open_stream() if isinstance(source, VideoSource) else _OneByOne(ready)
+            # Single pictures have no neighbours, so they pass outside any stream.
+            processor: Processor = ready.open_stream() if isinstance(source, VideoSource) else ready
             display.start(source.total)
             stats = run_pipeline(source, processor, [sink], on_progress=lambda s: display.update(s.frames_out))
     return RunReport(
@@ -94,16 +95,6 @@ def run(
         failed=source.failed if isinstance(source, PictureSource) else [],
         warnings=[*source.warnings, *sink.warnings],
     )
-
-
-class _OneByOne:
-    """Single pictures have no neighbours, so they pass outside any stream."""
-
-    def __init__(self, deblurrer: FrameDeblurrer) -> None:
-        self._deblurrer = deblurrer
-
-    def process(self, frame: Frame, /) -> Frame:
-        return self._deblurrer(frame)
 
 
 def _ready(deblurrer: FrameDeblurrer | None, options: dict[str, Any]) -> AbstractContextManager[FrameDeblurrer]:

@@ -154,6 +154,6 @@ class Frame:
         """A frame of the same format, colour, time and info with fresh, uninitialised planes."""
         return self.with_planes(tuple(np.empty(p.shape, np.uint8) for p in self.planes))
 
-    def with_planes(self, planes: tuple[Plane, ...]) -> Frame:
+    def with_planes(self, planes: tuple[Any, ...]) -> Frame:
         """The same frame with other pixels."""
         return replace(self, planes=planes)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 SLOTS = 2
@@ -51,7 +50,7 @@ class _Switch:
 
 
 class Gating:
-    """State of one stream. Call ``decide`` before and ``observe`` after each frame; ``reset`` on a discontinuity."""
+    """State of one stream. Call ``decide`` before each frame; ``reset`` on a discontinuity."""
 
     def __init__(self) -> None:
         self.reset()
@@ -59,16 +58,15 @@ class Gating:
     def reset(self) -> None:
         """Forget the past: the next frames run everything."""
         self._foreground, self._background = _Switch(), _Switch()
-        self._pending: deque[tuple[float, float]] = deque()
 
-    def observe(self, statistics: tuple[float, float]) -> None:
-        """Take the statistics of the frame just decided: maxima over cells of mean(g m) and mean(g (1 - m))."""
-        self._pending.append(statistics)
+    def decide(self, statistics: tuple[float, float] | None) -> Decision:
+        """Decision for the next frame.
 
-    def decide(self) -> Decision:
-        """Decision for the next frame, from the frame SLOTS back."""
-        if len(self._pending) >= SLOTS:
-            person, scene = self._pending.popleft()
+        ``statistics`` of the frame SLOTS back, maxima over cells of mean(g m) and of mean(g (1 - m)); None where the
+        stream has no such frame yet.
+        """
+        if statistics is not None:
+            person, scene = statistics
             self._foreground.observe(person)
             self._background.observe(scene)
             self._foreground.step()

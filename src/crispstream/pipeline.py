@@ -31,10 +31,17 @@ class Source(Protocol):
         """Free what is open. Idempotent."""
 
 
-class Processor(Protocol):
-    """What happens to a frame; a ``DeblurStream`` is one."""
+class Pending(Protocol):
+    """A frame that a processor works on."""
 
-    def process(self, frame: Frame, /) -> Frame: ...
+    def result(self) -> Frame:
+        """The finished frame; waits for it."""
+
+
+class Processor(Protocol):
+    """What happens to a frame; a ``DeblurStream`` is one. Results come in the order of submission."""
+
+    def submit(self, frame: Frame, /) -> Pending: ...
 
 
 class Sink(Protocol):
@@ -82,7 +89,7 @@ def run_pipeline(
     """
     stats = PipelineStats()
     inbox: BoundedQueue[Frame] = BoundedQueue(QUEUED_FRAMES, policy)
-    outbox: BoundedQueue[Frame] = BoundedQueue(QUEUED_FRAMES)
+    outbox: BoundedQueue[Pending] = BoundedQueue(QUEUED_FRAMES)
     reader = threading.Thread(target=_read, args=(source, inbox, stats), name="crispstream-reader", daemon=True)
     writer = threading.Thread(target=_write, args=(sinks, outbox, stats), name="crispstream-writer", daemon=True)
     started = perf_counter()
@@ -92,10 +99,10 @@ def run_pipeline(
             writer.start()
             for frame in inbox:
                 since = perf_counter()
-                frame = processor.process(frame)
+                pending = processor.submit(frame)
                 stats.deblur_seconds += perf_counter() - since
                 stats.dropped = inbox.dropped
-                outbox.put(frame)
+                outbox.put(pending)
                 if on_progress is not None:
                     on_progress(stats)
             outbox.close()
@@ -143,9 +150,13 @@ def _read(source: Source, inbox: BoundedQueue[Frame], stats: PipelineStats) -> N
         inbox.abort(error)
 
 
-def _write(sinks: Sequence[Sink], outbox: BoundedQueue[Frame], stats: PipelineStats) -> None:
+def _write(sinks: Sequence[Sink], outbox: BoundedQueue[Pending], stats: PipelineStats) -> None:
     try:
-        for frame in outbox:
+        for pending in outbox:
+            since = perf_counter()
+            frame = pending.result()
+            stats.deblur_seconds += perf_counter() - since
+            del pending
             since = perf_counter()
             for sink in sinks:
                 sink.write(frame)

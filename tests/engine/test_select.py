@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from crispstream.cuda.driver import Driver, Gpu
 from crispstream.engine import select
-from crispstream.engine.select import open_engine
+from crispstream.engine.select import EngineChoice, open_engine
 from crispstream.errors import EngineError, UsageError
 from crispstream.manifest import Manifest, sha256
 
@@ -39,9 +41,51 @@ def test_onnxruntime_is_the_default(engine: Manifest, caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
-@pytest.mark.parametrize("backend", select.BACKENDS)
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 def test_pinned(engine: Manifest, backend: str) -> None:
     assert open_engine(engine.folder, backend=backend).name == backend
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose driver shows a GPU, without the libraries that would use it."""
+    gpu = Gpu(0, "NVIDIA Test", (8, 9), 128, False)
+    monkeypatch.setattr(select, "probe", lambda: Driver(13000, (gpu,)))
+    for library in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_gpu_comes_first_and_the_cpu_in_the_end(engine: Manifest, caplog: pytest.LogCaptureFixture) -> None:
+    assert open_engine(engine.folder).name == "onnxruntime"
+    said = [record.message for record in caplog.records]
+    assert len(said) == 3 and all(m.startswith("engine onnxruntime is used, because") for m in said)
+    assert "finds no CUDA device" in said[2]
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_device_cuda_never_falls_to_the_cpu(engine: Manifest) -> None:
+    with pytest.raises(EngineError, match="no engine opens nano: "):
+        open_engine(engine.folder, "cuda")
+
+
+def test_no_gpu_no_words(engine: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a GPU, nobody hears of engines for one."""
+    monkeypatch.setattr(select, "probe", lambda: Driver(0, (), "no NVIDIA driver"))
+    assert open_engine(engine.folder).name == "onnxruntime"
+    assert not caplog.records
+
+
+def test_the_next_engine_after_one_that_cannot_take_the_frames(
+    engine: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    choice = EngineChoice(engine.folder, "cpu")
+    assert choice.next().name == "onnxruntime"
+    assert choice.next(EngineError("no plan for 64x48")).name == "torch"
+    assert "engine torch is used, because no plan for 64x48" in caplog.text
+    with pytest.raises(EngineError, match="no engine opens nano: no plan for 64x48; too slow"):
+        choice.next(EngineError("too slow"))
 
 
 def test_next_engine_and_one_reason(unloadable: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -78,7 +122,8 @@ def test_nothing_opens(unloadable: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("tpu", "auto", None, "unknown device 'tpu'"),
         ("auto", "magic", None, "unknown engine backend 'magic'"),
-        ("cuda:0", "onnxruntime", None, "onnxruntime runs on the CPU here"),
+        ("cuda:0", "onnxruntime", None, "onnxruntime runs on the CPU, not on cuda:0"),
+        ("cpu", "tensorrt", None, "tensorrt runs on a GPU, not on cpu"),
         ("auto", "auto", 0, "0 threads"),
     ],
 )

@@ -186,6 +186,16 @@ def _rows(plane: Any, sample_bytes: int) -> bytes:
     return rows[:, : plane.width * sample_bytes].tobytes()
 
 
+class Done:
+    """A frame that was ready at once."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def result(self) -> Frame:
+        return self._frame
+
+
 class Identity:
     """Stands where a Deblurrer stands and gives back what it gets; ``hook`` sees every frame number first."""
 
@@ -193,8 +203,8 @@ class Identity:
         self.hook = hook
         self.seen = 0
 
-    def __call__(self, frame: Frame) -> Frame:
-        return self.process(frame)
+    def submit(self, frame: Frame) -> Done:
+        return Done(self.process(frame))
 
     def open_stream(self) -> Identity:
         return self

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from clips import Done
 
 from crispstream.errors import InputError
 from crispstream.frame import Frame
@@ -47,10 +48,10 @@ class Pass:
         self._before = before
         self._count = 0
 
-    def process(self, frame: Frame) -> Frame:
+    def submit(self, frame: Frame) -> Done:
         self._before(self._count)
         self._count += 1
-        return frame
+        return Done(frame)
 
 
 class Collect:

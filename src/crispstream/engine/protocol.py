@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,11 @@ class GpuEngine(Protocol):
 
     def close(self) -> None:
         """Free the engine and end the worker; a second call does nothing. Any thread."""
+
+
+def on_gpu(engine: Engine | GpuEngine) -> TypeGuard[GpuEngine]:
+    """Whether the engine works on a GPU."""
+    return hasattr(engine, "worker")
 
 
 def check_padded(manifest: Manifest, size: PaddedSize) -> None:

@@ -7,64 +7,109 @@ import logging
 import re
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from crispstream.engine.protocol import Engine
+from crispstream.cuda.driver import probe
+from crispstream.engine.protocol import Engine, GpuEngine
 from crispstream.errors import CrispStreamError, EngineError, UsageError
 from crispstream.manifest import Manifest, load
 
-BACKENDS = ("onnxruntime", "torch")
-"""In the order in which "auto" tries them."""
+Backend: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "onnxruntime", "torch"]
+BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime", "torch")
+_ON_GPU: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "torch")
+_ON_CPU: tuple[Backend, ...] = ("onnxruntime", "torch")
 
 _logger = logging.getLogger("crispstream")
 _said: set[str] = set()
 
 
-def open_engine(preset: str | Path, device: str = "auto", backend: str = "auto", threads: int | None = None) -> Engine:
-    """Open ``preset`` (a name, or a folder with a manifest).
+class EngineChoice:
+    """The engines that may run a preset, best first: TensorRT, TensorRT-RTX and PyTorch on a GPU, then ONNX Runtime
+    and PyTorch on the CPU.
 
-    ``device``: "auto", "cpu", "cuda", "cuda:N"; CUDA means PyTorch. ``backend``: "auto" takes the first of BACKENDS
-    that opens and logs once why an earlier one did not; a name pins that one. ``threads``: None takes the CPU quota.
-    Raises UsageError for a bad argument, EngineError where the files are damaged or nothing opens.
+    ``preset``: a name, or a folder with a manifest. ``device``: "auto" (a GPU where there is one), "cpu", "cuda",
+    "cuda:N". ``backend``: one of BACKENDS alone, or "auto". ``threads``: of the CPU; None takes the CPU quota.
+    Raises UsageError for a bad argument, EngineError where the engine's files are damaged.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UsageError(f"unknown device '{device}'", "auto, cpu, cuda or cuda:N")
-    if backend not in ("auto", *BACKENDS):
-        raise UsageError(f"unknown engine backend '{backend}'", f"auto, {', '.join(BACKENDS)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"{threads} threads", "one at least")
-    if device.startswith("cuda") and backend == "onnxruntime":
-        raise UsageError(f"onnxruntime runs on the CPU here, not on {device}", "--device cpu or --engine-backend torch")
-    manifest = load(preset)
-    if backend != "auto":
-        return _open(backend, manifest, device, threads)
-    failures: list[EngineError] = []
-    for name in BACKENDS[1:] if device.startswith("cuda") else BACKENDS:
-        try:
-            engine = _open(name, manifest, device, threads)
-        except EngineError as error:
-            failures.append(error)
-            continue
-        for failure in failures:
-            _say_once(f"engine {engine.name} is used, because {failure}")
-        return engine
-    reasons = "; ".join(str(failure) for failure in failures)
-    raise EngineError(f"no engine opens {manifest.preset}: {reasons}", failures[0].hint)
+
+    def __init__(
+        self, preset: str | Path, device: str = "auto", backend: str = "auto", threads: int | None = None
+    ) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise UsageError(f"unknown device '{device}'", "auto, cpu, cuda or cuda:N")
+        if backend not in ("auto", *BACKENDS):
+            raise UsageError(f"unknown engine backend '{backend}'", f"auto, {', '.join(BACKENDS)}")
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads", "one at least")
+        places = _places(device, backend)
+        if not places:
+            here = "a GPU" if device == "cpu" else "the CPU"
+            raise UsageError(f"{backend} runs on {here}, not on {device}", "choose another --device or backend")
+        self.manifest = load(preset)
+        self._threads = threads
+        self._places = deque(places)
+        self._failures: list[EngineError] = []
+
+    def next(self, failure: EngineError | None = None) -> Engine | GpuEngine:
+        """Open the next engine; ``failure`` is why the one before cannot be used after all.
+
+        Logs, once for each reason, why it is not an earlier one. Raises EngineError where none is left; what the
+        only one failed with, if there was one alone.
+        """
+        if failure is not None:
+            self._failures.append(failure)
+        while self._places:
+            backend, device = self._places.popleft()
+            try:
+                engine = _open(backend, self.manifest, device, self._threads)
+            except EngineError as error:
+                self._failures.append(error)
+                continue
+            for earlier in self._failures:
+                hint = f" ({earlier.hint})" if earlier.hint else ""
+                _say_once(f"engine {engine.name} is used, because {earlier}{hint}")
+            return engine
+        if len(self._failures) == 1:
+            raise self._failures[0]
+        reasons = "; ".join(str(failure) for failure in self._failures)
+        raise EngineError(f"no engine opens {self.manifest.preset}: {reasons}", self._failures[0].hint)
 
 
-def _open(name: str, manifest: Manifest, device: str, threads: int | None) -> Engine:
+def open_engine(
+    preset: str | Path, device: str = "auto", backend: str = "auto", threads: int | None = None
+) -> Engine | GpuEngine:
+    """The first engine of ``EngineChoice``, which has the same arguments and errors."""
+    return EngineChoice(preset, device, backend, threads).next()
+
+
+def _places(device: str, backend: str) -> list[tuple[Backend, str]]:
+    """Backends to try and the device of each. A GPU counts for "auto" only where the driver shows one."""
+    places: list[tuple[Backend, str]] = []
+    if device.startswith("cuda") or (device == "auto" and (probe().gpus or backend.startswith("tensorrt"))):
+        places += [(name, "cuda" if device == "auto" else device) for name in _ON_GPU]
+    if device in ("auto", "cpu"):
+        places += [(name, "cpu") for name in _ON_CPU]
+    return [place for place in places if backend in ("auto", place[0])]
+
+
+def _open(name: Backend, manifest: Manifest, device: str, threads: int | None) -> Engine | GpuEngine:
     try:
-        if name == "onnxruntime":
-            with _interrupt_afterwards():
-                from crispstream.engine.onnxruntime import OnnxRuntimeEngine
-
-            return OnnxRuntimeEngine(manifest, threads)
         with _interrupt_afterwards():
-            from crispstream.engine.torch import TorchEngine
-
-        return TorchEngine(manifest, device, threads)
+            if name == "onnxruntime":
+                from crispstream.engine.onnxruntime import OnnxRuntimeEngine
+            elif name == "torch":
+                from crispstream.engine.torch import open_torch
+            else:
+                from crispstream.engine.tensorrt import TensorRtEngine
+        if name == "onnxruntime":
+            return OnnxRuntimeEngine(manifest, threads)
+        if name == "torch":
+            return open_torch(manifest, device, threads)
+        return TensorRtEngine(manifest, device, name)
     except ImportError as error:
         raise EngineError(f"{name} cannot be imported: {error}", f"pip install {name}") from error
     except CrispStreamError as error:
