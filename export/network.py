@@ -73,13 +73,17 @@ def set_formats(library: Library, found: Network, tensors: dict[str, Tensor]) ->
         tensor.allowed_formats = 1 << int(getattr(library.trt.TensorFormat, tensors[tensor.name].layout))
 
 
-def set_profile(found: Network, config: Any, engine: Manifest, profile: Profile) -> None:
-    """Add ``profile`` to ``config``, for every input. Raises EngineError where TensorRT refuses it."""
+def set_sizes(found: Network, config: Any, engine: Manifest, profile: Profile) -> None:
+    """Give every input its one size, or ``config`` the range of sizes. Raises EngineError where it is refused."""
+    inputs = [found.network.get_input(i) for i in range(found.network.num_inputs)]
+    if profile.fixed:
+        for tensor in inputs:
+            tensor.shape = engine.tensors[tensor.name].sizes(*profile.optimum)
+        return
     added = found.builder.create_optimization_profile()
-    sizes = (profile.minimum, profile.optimum, profile.maximum)
-    for i in range(found.network.num_inputs):
-        name = found.network.get_input(i).name
-        added.set_shape(name, *(engine.tensors[name].sizes(*size) for size in sizes))
+    for tensor in inputs:
+        sizes = (profile.minimum, profile.optimum, profile.maximum)
+        added.set_shape(tensor.name, *(engine.tensors[tensor.name].sizes(*size) for size in sizes))
     if config.add_optimization_profile(added) < 0:
         raise EngineError(f"TensorRT refuses the sizes {profile} for {found.part}")
 

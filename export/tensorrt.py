@@ -71,7 +71,8 @@ class Build:
                 except _RefusedError as error:
                     if layout == LAYOUTS[-1]:
                         raise EngineError(str(error)) from error
-                    _logger.warning("%s; trying the %s format between parts", error, LAYOUTS[-1])
+                    _logger.warning("%s cannot keep features in %s; building with %s", self.library, *LAYOUTS)
+                    _logger.debug("%s", error)
             plan = self._plan(folder, profile, layout, parts)
             plan.write(plans)
         finally:
@@ -155,7 +156,7 @@ class Build:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector
         config.progress_monitor = make_monitor(trt, self.display, self.stop)
-        networks.set_profile(found, config, self.engine, profile)
+        networks.set_sizes(found, config, self.engine, profile)
         if self.library.flavour == "tensorrt":
             timings = self._timings.read_bytes() if self._timings.exists() else b""
             if not config.set_timing_cache(config.create_timing_cache(timings), ignore_mismatch=False):
