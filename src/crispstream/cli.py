@@ -68,8 +68,10 @@ def run(
     target: Annotated[str, typer.Argument(metavar="OUTPUT", help="Where the result goes; its suffix says the format.")],
     preset: PresetOption = "nano",
     strength: Strength = 1.0,
-    engine_backend: Annotated[Literal["auto", "onnxruntime", "torch"], typer.Option(help="Pin one engine.")] = "auto",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the engine runs.")] = "auto",
+    engine_backend: Annotated[
+        Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"], typer.Option(help="Pin one engine.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="Where the engine runs: auto, cpu, cuda or cuda:N.")] = "auto",
     encoder: Annotated[str | None, typer.Option(help="Video encoder, such as h264 or hevc.")] = None,
     crf: Annotated[int | None, typer.Option(min=0, help="Video quality, 0 is best.")] = None,
     speed: Annotated[str, typer.Option(help="Encoder speed, ultrafast to veryslow.")] = "veryfast",
