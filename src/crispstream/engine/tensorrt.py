@@ -58,7 +58,6 @@ class Library:
         return EngineError(f"{self} {what}: {self.log.take() or 'it does not say why'}", hint)
 
 
-@cache  # the library keeps the first logger that it is given, for good
 def library(flavour: Flavour) -> Library:
     """Import TensorRT or TensorRT-RTX. Touches no GPU. Raises EngineError where it is absent, broken or too old."""
     name, oldest = plans.LIBRARY[flavour], _OLDEST[flavour]
@@ -72,8 +71,12 @@ def library(flavour: Flavour) -> Library:
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < oldest:
         wanted = "{}.{}".format(*oldest)
         raise EngineError(f"{name} {version} is too old, {wanted} or newer is needed", _INSTALL[flavour])
+    return Library(flavour, trt, _log_of(trt))
 
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+
+@cache  # the library keeps the first logger that it is given, for good
+def _log_of(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]
         """Keeps errors for the message of the failure they lead to; the rest is for debugging."""
 
         def __init__(self) -> None:
@@ -83,14 +86,14 @@ def library(flavour: Flavour) -> Library:
         def log(self, severity: Any, message: str) -> None:
             if int(severity) <= int(trt.ILogger.Severity.ERROR):
                 self._errors.append(message)
-            _logger.debug("%s: %s", name, message)
+            _logger.debug("%s: %s", trt.__name__, message)
 
         def take(self) -> str:
             """The errors since the last call."""
             errors, self._errors = self._errors, []
             return "; ".join(dict.fromkeys(errors))
 
-    return Library(flavour, trt, Log())
+    return Log()
 
 
 def gpu_of(device: Device) -> Gpu:
