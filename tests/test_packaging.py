@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,12 @@ def test_the_context_builds_the_package(tmp_path: Path) -> None:
     environment = os.environ | {"PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]}
     done = subprocess.run(command, cwd=tmp_path / "source", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list(tmp_path.glob("crispstream-*-py3-none-*.whl"))) == 1
+    (wheel,) = tmp_path.glob("crispstream-*-py3-none-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for needed in ("cli.py", "export/__init__.py", "engines/nano/manifest.json", "lib/libcrispstream_cpu.so"):
+        assert f"crispstream/{needed}" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
 def test_wheels_are_for_a_cpu_and_span_the_supported_pythons() -> None:
