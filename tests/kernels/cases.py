@@ -76,11 +76,24 @@ def geometries(draw: st.DrawFn) -> Geometry:
 
 
 @st.composite
-def cases(draw: st.DrawFn, pixel_format: PixelFormat | None = None, out_format: PixelFormat | None = None) -> Case:
+def preset_geometries(draw: st.DrawFn) -> Geometry:
+    """The packing and map stride of the presets; also frames that are wider than a block of GPU threads."""
+    width, height = draw(st.one_of(sizes, st.sampled_from([(255, 9), (300, 5), (264, 24), (520, 3)])))
+    return Geometry.for_size(width, height, pack=4, multiple=8 * draw(st.integers(1, 2)), map_stride=8)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    pixel_format: PixelFormat | None = None,
+    out_format: PixelFormat | None = None,
+    geometry: Geometry | None = None,
+    dtype: Any = None,
+) -> Case:
     """A blend between two formats (any where None), wild values and missing branches included."""
-    geometry = draw(geometries())
+    geometry = geometry or draw(geometries())
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    dtype = draw(st.sampled_from([np.float32, np.float16]))
+    dtype = dtype or draw(st.sampled_from([np.float32, np.float16]))
     wild = draw(st.booleans())
     color, out_color = draw(st.sampled_from(COLORS)), draw(st.sampled_from(COLORS))
     size = (geometry.width, geometry.height)

@@ -220,9 +220,9 @@ def test_c_refuses_null_tensors() -> None:
 
 
 def test_every_status_has_a_text() -> None:
-    texts = [cpu_library().crispstream_status_text(i).decode() for i in (*range(7), 99, -1)]
+    texts = [cpu_library().crispstream_status_text(i).decode() for i in (*range(8), 99, -1)]
     assert texts[0] == "ok" and all(texts)
-    assert len(set(texts[:7])) == 7 and texts[7] == texts[8] == "unknown status"
+    assert len(set(texts[:8])) == 8 and texts[8] == texts[9] == "unknown status"
 
 
 def test_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

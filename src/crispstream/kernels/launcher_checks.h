@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What every launcher checks before it touches a pixel, whichever device it runs on.
+// What every launcher checks and derives before it touches a pixel, whichever device it runs on.
 #ifndef CRISPSTREAM_LAUNCHER_CHECKS_H
 #define CRISPSTREAM_LAUNCHER_CHECKS_H
 
 #include "crispstream/launchers.h"
+#include "pixel_math.h"
 
 namespace crispstream {
 
 constexpr int32_t MAX_SIDE = 32768; // keeps every index of a row in 32 bits
 
 inline bool is_yuv(const crispstream_image &image) { return image.format >= CRISPSTREAM_NV12; }
+
+inline Color color_of(const crispstream_image &image) {
+    return is_yuv(image) ? make_color(image.matrix, image.range == CRISPSTREAM_FULL) : Color{};
+}
 
 inline int plane_count(const crispstream_image &image) {
     return image.format == CRISPSTREAM_I420 ? 3 : image.format == CRISPSTREAM_NV12 ? 2 : 1;

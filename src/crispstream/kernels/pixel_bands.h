@@ -69,14 +69,8 @@ void for_each_band(int rows, int step, int bands, Band band) {
         worker.join();
 }
 
-inline int half_up(int n) { return (n + 1) / 2; }
-
 inline uint8_t *row_of(const crispstream_image &image, int plane, int y) {
     return image.plane[plane] + image.stride[plane] * y;
-}
-
-inline Color color_of(const crispstream_image &image) {
-    return is_yuv(image) ? make_color(image.matrix, image.range == CRISPSTREAM_FULL) : Color{};
 }
 
 template <int STEP>

@@ -4,6 +4,7 @@
 
 #include "launcher_checks.h"
 #include "pixel_math.h"
+#include "status_text.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -47,26 +48,7 @@ using namespace crispstream;
 
 int32_t crispstream_abi_version(void) { return CRISPSTREAM_ABI_VERSION; }
 
-const char *crispstream_status_text(int32_t status) {
-    switch (status) {
-    case CRISPSTREAM_OK:
-        return "ok";
-    case CRISPSTREAM_NULL_POINTER:
-        return "a required pointer is null";
-    case CRISPSTREAM_BAD_FORMAT:
-        return "unknown pixel format, matrix, range, siting or element type";
-    case CRISPSTREAM_BAD_SIZE:
-        return "sizes do not fit together";
-    case CRISPSTREAM_BAD_STRIDE:
-        return "a stride is shorter than its row, or differs between source and destination in place";
-    case CRISPSTREAM_BAD_ARGUMENT:
-        return "bad argument: threads below 1, map stride that does not divide 16, or a conversion in place";
-    case CRISPSTREAM_NO_MEMORY:
-        return "out of memory";
-    default:
-        return "unknown status";
-    }
-}
+const char *crispstream_status_text(int32_t status) { return status_text(status); }
 
 int32_t crispstream_color(int32_t matrix, int32_t range, float constants[17]) {
     if (!constants)

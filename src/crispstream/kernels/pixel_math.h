@@ -74,6 +74,9 @@ CRISPSTREAM_FN int32_t bits_of_float(float value) {
     return bits;
 }
 
+// Chroma samples for n luma samples of a row or column.
+CRISPSTREAM_FN int half_up(int n) { return (n + 1) / 2; }
+
 // All ones or 0. Selecting by mask keeps loops free of the branches that GCC would make of a condition used twice.
 CRISPSTREAM_FN int32_t mask_of(bool condition) { return -int32_t(condition); }
 
@@ -85,17 +88,49 @@ CRISPSTREAM_FN float clamp_to(float top, float value) {
     return float_of_bits(bits < bits_of_float(top) ? bits : bits_of_float(top));
 }
 
+// 0 <= code < 2^23, exact. A GPU converts four to eight times slower than it adds: there the integer becomes the
+// mantissa of a float between 2^23 and 2^24.
+CRISPSTREAM_FN float float_of_code(int32_t code) {
+#if defined(__CUDA_ARCH__)
+    return float_of_bits(code | 0x4b000000) - 0x1p23f;
+#else
+    return float(code);
+#endif
+}
+
+// The integer part of 0 <= value < 2^23.
+CRISPSTREAM_FN int32_t code_of_float(float value) {
+#if defined(__CUDA_ARCH__)
+    return bits_of_float(__fadd_rz(value, 0x1p23f)) & 0x7fffff;
+#else
+    return int32_t(value);
+#endif
+}
+
 // --- decoding -------------------------------------------------------------------------------------------------------
 
-CRISPSTREAM_FN float decode_code(uint8_t code) { return float(code) * (1.0f / 255.0f); }
+CRISPSTREAM_FN float decode_code(uint8_t code) { return float_of_code(code) * (1.0f / 255.0f); }
 
 // u16 and v16: chroma in sixteenths of a code, as the bilinear upsampling leaves it. Everything up to `u` is exact.
 CRISPSTREAM_FN Rgb decode_yuv(const Color &color, uint8_t luma, uint16_t u16, uint16_t v16) {
-    const float y = (float(luma) - color.y_offset) * color.y_unit;
-    const float u = float(u16) * (1.0f / 16.0f) - 128.0f;
-    const float v = float(v16) * (1.0f / 16.0f) - 128.0f;
+    const float y = (float_of_code(luma) - color.y_offset) * color.y_unit;
+    const float u = float_of_code(u16) * (1.0f / 16.0f) - 128.0f;
+    const float v = float_of_code(v16) * (1.0f / 16.0f) - 128.0f;
     return {clamp_to(1.0f, y + v * color.rv), clamp_to(1.0f, (y + u * color.gu) + v * color.gv),
             clamp_to(1.0f, y + u * color.bu)};
+}
+
+// --- the head -------------------------------------------------------------------------------------------------------
+
+// Bilinear upsampling by an integer, half-pixel centres: source = (x + 0.5) / stride - 0.5, clamped at 0.
+struct Tap {
+    int first, second;
+    float weight;
+};
+
+CRISPSTREAM_FN Tap tap_at(int x, int stride, int cells) {
+    const int shifted = 2 * x + 1 - stride, twice = shifted > 0 ? shifted : 0, first = twice / (2 * stride);
+    return {first, first + 1 < cells ? first + 1 : cells - 1, float(twice % (2 * stride)) / float(2 * stride)};
 }
 
 // --- residual -------------------------------------------------------------------------------------------------------
@@ -108,7 +143,13 @@ CRISPSTREAM_FN float mix_residuals(float gate, float mask, float foreground, flo
 }
 
 // All ones where the value is infinite or not a number.
-CRISPSTREAM_FN int32_t not_finite(float value) { return mask_of((bits_of_float(value) & 0x7fffffff) > 0x7f7fffff); }
+CRISPSTREAM_FN int32_t not_finite(float value) {
+#if defined(__CUDA_ARCH__)
+    return mask_of(!(fabsf(value) <= 0x1.fffffep127f)); // one instruction there
+#else
+    return mask_of((bits_of_float(value) & 0x7fffffff) > 0x7f7fffff);
+#endif
+}
 
 // --- encoding -------------------------------------------------------------------------------------------------------
 
@@ -122,7 +163,7 @@ CRISPSTREAM_FN Chroma chroma_codes(const Color &color, Rgb p) {
 }
 
 CRISPSTREAM_FN uint8_t add_codes(uint8_t base, float delta) {
-    return uint8_t(int32_t(clamp_to(255.0f, float(base) + delta) + 0.5f));
+    return uint8_t(code_of_float(clamp_to(255.0f, float_of_code(base) + delta) + 0.5f));
 }
 
 // The sum of finite residuals can overflow to infinity minus infinity: such a sample keeps its code.
@@ -131,10 +172,17 @@ CRISPSTREAM_FN float zero_if_nan(float value) {
     return float_of_bits(bits & ~mask_of((bits & 0x7fffffff) > 0x7f800000));
 }
 
-// --- IEEE 754 binary16, without branches so that loops vectorise on any target
-// ----------------------------------------
+// --- IEEE 754 binary16 ----------------------------------------------------------------------------------------------
+//
+// On a GPU the hardware's conversion; elsewhere the same without branches, so that loops vectorise on any target. They
+// may differ in the payload of a NaN, which nothing looks at.
 
 CRISPSTREAM_FN float float_of_half(uint16_t half) {
+#if defined(__CUDA_ARCH__)
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+    return value;
+#else
     const int32_t magnitude = half & 0x7fff, shifted = magnitude << 13;
     const int32_t special = (112 << 23) & mask_of(magnitude >= 0x7c00); // infinity and NaN: exponent 255
     const int32_t normal = shifted + (112 << 23) + special;
@@ -142,15 +190,22 @@ CRISPSTREAM_FN float float_of_half(uint16_t half) {
     const int32_t is_subnormal = mask_of(magnitude < 0x0400);
     const int32_t sign = int32_t(uint32_t(half & 0x8000) << 16);
     return float_of_bits((subnormal & is_subnormal) | (normal & ~is_subnormal) | sign);
+#endif
 }
 
 // Round to nearest, ties to even, for 0 <= value < 65520.
 CRISPSTREAM_FN uint16_t half_of_float(float value) {
+#if defined(__CUDA_ARCH__)
+    uint16_t half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+    return half;
+#else
     const int32_t bits = bits_of_float(value);
     const int32_t normal = (bits - (112 << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
     const int32_t subnormal = bits_of_float(value + 0.5f) - bits_of_float(0.5f); // 0.5f has the ulp of a subnormal half
     const int32_t is_subnormal = mask_of(bits < (113 << 23));
     return uint16_t((subnormal & is_subnormal) | (normal & ~is_subnormal));
+#endif
 }
 
 CRISPSTREAM_FN void load(const float *from, float &value) { value = *from; }

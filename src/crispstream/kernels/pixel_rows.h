@@ -138,17 +138,6 @@ CRISPSTREAM_FN void decode_yuv_codes(const Color &color, const uint8_t *luma, co
 
 // --- the head -------------------------------------------------------------------------------------------------------
 
-// Bilinear upsampling by an integer, half-pixel centres: source = (x + 0.5) / stride - 0.5, clamped at 0.
-struct Tap {
-    int first, second;
-    float weight;
-};
-
-inline Tap tap_at(int x, int stride, int cells) {
-    const int twice = std::max(2 * x + 1 - stride, 0), first = twice / (2 * stride);
-    return {first, std::min(first + 1, cells - 1), float(twice % (2 * stride)) / float(2 * stride)};
-}
-
 template <class T>
 CRISPSTREAM_FN void upsample_map_rows(const T *a, const T *b, float weight, int cells, float *line) {
     CRISPSTREAM_INDEPENDENT

@@ -31,7 +31,8 @@ typedef enum crispstream_status {
     CRISPSTREAM_BAD_SIZE = 3,
     CRISPSTREAM_BAD_STRIDE = 4,
     CRISPSTREAM_BAD_ARGUMENT = 5,
-    CRISPSTREAM_NO_MEMORY = 6
+    CRISPSTREAM_NO_MEMORY = 6,
+    CRISPSTREAM_BAD_ALIGNMENT = 7
 } crispstream_status;
 
 enum { CRISPSTREAM_BGR24 = 0, CRISPSTREAM_RGB24 = 1, CRISPSTREAM_NV12 = 2, CRISPSTREAM_I420 = 3 };
@@ -106,8 +107,9 @@ CRISPSTREAM_API int32_t crispstream_cpu_statistics(const crispstream_geometry *g
  * legacy default stream) of the current context, allocates nothing, does not synchronise and may be captured into a
  * graph. Tensors, planes, device_jobs and findings are device memory, or host memory mapped into the device's.
  * Tensors and findings are aligned to 16 bytes. Planes and strides may be anything; multiples of 8 bytes are fastest.
+ * A tensor of one frame has fewer than 2^31 elements, a batch at most CRISPSTREAM_MAX_BATCH frames.
  * Returned is a crispstream_status, or CRISPSTREAM_CUDA_ERROR plus the cudaError_t. */
-enum { CRISPSTREAM_CUDA_ERROR = 1000 };
+enum { CRISPSTREAM_CUDA_ERROR = 1000, CRISPSTREAM_MAX_BATCH = 1024 };
 
 /* What one frame needs. */
 typedef struct crispstream_job {
@@ -127,7 +129,7 @@ typedef struct crispstream_findings {
 /* Frames -> packed (batch, 3 * pack^2, padded_height / pack, padded_width / pack).
  * jobs: `batch` of them in host memory, read now and checked; their sources share format, size and colour.
  * device_jobs: a copy of them in device memory, read when the kernel runs, and then only planes, strides and mix: they
- * may be rewritten between the replays of a captured launch. */
+ * may be rewritten between the replays of a captured launch, within the rules that `jobs` were checked by. */
 CRISPSTREAM_API int32_t crispstream_cuda_unpack(const crispstream_job *jobs, const crispstream_job *device_jobs,
                                                 int32_t batch, const crispstream_geometry *geometry, void *packed,
                                                 void *stream);
@@ -143,8 +145,9 @@ CRISPSTREAM_API int32_t crispstream_cuda_blend(const crispstream_job *jobs, cons
 CRISPSTREAM_API int32_t crispstream_cuda_statistics(const crispstream_geometry *geometry, int32_t batch,
                                                     const void *head, crispstream_findings *findings, void *stream);
 
-/* Graphs. Between begin and end, what this thread launches on `stream` is recorded (thread-local mode), not run.
- * *graph is an executable graph; it is destroyed when no launch of it is under way. */
+/* Graphs. Between begin and end, what this thread launches on `stream` is recorded (thread-local mode), not run; what
+ * is recorded has run once before, so that nothing is loaded meanwhile. *graph is an executable graph, NULL where the
+ * recording failed (which ends it too); it is destroyed when no launch of it is under way. */
 CRISPSTREAM_API int32_t crispstream_cuda_capture_begin(void *stream);
 CRISPSTREAM_API int32_t crispstream_cuda_capture_end(void *stream, void **graph);
 CRISPSTREAM_API int32_t crispstream_cuda_graph_launch(void *graph, void *stream);
