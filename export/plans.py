@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -58,7 +58,11 @@ def build_plans(
             check_supported(found, gpu)
             place = gpu if found.flavour == "tensorrt" else (gpu.capability,)
             build, submit = Build(engine, found, place, worker.call(_free, worker.device), display), worker.post
-        made = [_wait(build, submit(build.run, profile)) for profile in profiles]
+        try:
+            made = [submit(build.run, profile).result() for profile in profiles]
+        except KeyboardInterrupt:
+            build.stop.set()  # ends the build at TensorRT's next step; leaving the stack waits for that
+            raise
     return {
         "preset": engine.preset,
         "backend": found.flavour,
@@ -115,16 +119,6 @@ def _free(device: Any) -> int:
         lines = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines() if ":" in line)
         free = int(lines["MemAvailable"].split()[0]) << 10  # what caches hold counts; the driver leaves that out
     return free
-
-
-def _wait(build: Build, future: Future[tuple[Plan, bool]]) -> tuple[Plan, bool]:
-    """The build's result. Ctrl-C stops it at TensorRT's next step."""
-    try:
-        return future.result()
-    except KeyboardInterrupt:
-        build.stop.set()
-        wait([future])
-        raise
 
 
 def _entry(plan: Plan, reused: bool) -> dict[str, Any]:

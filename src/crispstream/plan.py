@@ -197,9 +197,9 @@ def find(engine: Manifest, flavour: Flavour, version: str, gpu: Gpu, size: Size 
             fitting.append(plan)
     if fitting:
         return min(fitting, key=lambda plan: (not plan.profile.fixed, math.prod(plan.profile.maximum)))
-    wanted = f"{size_text(size)} " if size else ""
+    wanted = f" for {size_text(size)}" if size else ""
     shown = reasons[:REASONS_SHOWN] + ["..."] * (len(reasons) > REASONS_SHOWN)
-    message = f"no {LIBRARY[flavour]} plan of {engine.preset} for {wanted}on {gpu}: "
+    message = f"no {LIBRARY[flavour]} plan of {engine.preset}{wanted} on {gpu}: "
     raise EngineError(message + ("; ".join(shown) or "none was built"), f"type: {_command(engine, flavour, size)}")
 
 

@@ -61,8 +61,8 @@ class ComputeCapability(enum.IntEnum):
 class IRuntimeCache:
     """The kernels that were compiled; one of another GPU is refused."""
 
-    def __init__(self, engine: ICudaEngine) -> None:
-        self._content = f"kernels for {engine.capability}".encode()
+    def __init__(self, capability: str) -> None:
+        self._content = f"kernels for {capability}".encode()
         self.accepted: bool | None = None
 
     def deserialize(self, blob: bytes) -> bool:
@@ -76,14 +76,14 @@ class IRuntimeCache:
 class IRuntimeConfig:
     """Set before an execution context is made."""
 
-    def __init__(self, engine: ICudaEngine) -> None:
-        self._engine = engine
+    def __init__(self, capability: str) -> None:
+        self._capability = capability
         self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
         self.cuda_graph_strategy = CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self.cache: IRuntimeCache | None = None
 
     def create_runtime_cache(self) -> IRuntimeCache:
-        return IRuntimeCache(self._engine)
+        return IRuntimeCache(self._capability)
 
     def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
         self.cache = cache
@@ -130,9 +130,12 @@ class IExecutionContext(Bound):
         if set(arrays) != set(self._engine.names):
             return False
 
+        # Without a reference to the engine, which keeps the callback: a cycle would outlive the engine.
+        session, inputs, outputs = self._engine.session, self._engine.inputs, self._engine.outputs
+
         def compute(_: object) -> None:
-            inputs = {name: arrays[name] for name in self._engine.inputs}
-            for name, value in self._engine.run(inputs).items():
+            values = session.run(outputs, {name: np.ascontiguousarray(arrays[name]) for name in inputs})
+            for name, value in zip(outputs, values, strict=True):
                 arrays[name][:] = value
 
         callback = _CALLBACK(compute)
@@ -148,14 +151,15 @@ class ICudaEngine(Bound):
 
     def __init__(self, session: Any, layouts: dict[str, str], capability: str) -> None:
         super().__init__()
-        self._session, self._layouts, self.capability = session, layouts, capability
+        self.session, self._layouts, self._capability = session, layouts, capability
         self.inputs = [value.name for value in session.get_inputs()]
-        self.names = self.inputs + [value.name for value in session.get_outputs()]
+        self.outputs = [value.name for value in session.get_outputs()]
+        self.names = self.inputs + self.outputs
         self.enqueued: list[Any] = []
         self.config: IRuntimeConfig | None = None
 
     def __del__(self) -> None:
-        if hasattr(self, "_session"):
+        if hasattr(self, "session"):
             self.freed()
 
     @property
@@ -175,7 +179,7 @@ class ICudaEngine(Bound):
         return TensorFormat[self._layouts[name]]
 
     def create_runtime_config(self) -> IRuntimeConfig:
-        return IRuntimeConfig(self)
+        return IRuntimeConfig(self._capability)
 
     def create_execution_context(self, runtime_config: IRuntimeConfig | None = None) -> IExecutionContext:
         self.here()
@@ -183,12 +187,12 @@ class ICudaEngine(Bound):
         return type("IExecutionContext", (IExecutionContext,), {"machine": self.machine})(self)
 
     def takes(self, name: str, shape: Sequence[int]) -> bool:
-        wanted = next(value.shape for value in self._session.get_inputs() if value.name == name)
+        wanted = next(value.shape for value in self.session.get_inputs() if value.name == name)
         return len(shape) == len(wanted) and all(isinstance(w, str) or w == n for n, w in zip(shape, wanted))  # noqa: B905
 
     def output_shape(self, name: str, inputs: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
         """From the named dimensions, "height_8": the pixels that the inputs say, over 8."""
-        shapes = {v.name: v.shape for v in (*self._session.get_inputs(), *self._session.get_outputs())}
+        shapes = {v.name: v.shape for v in (*self.session.get_inputs(), *self.session.get_outputs())}
         pixels = {
             d.partition("_")[0]: n * int(d.partition("_")[2])
             for given, shape in inputs.items()
@@ -198,11 +202,6 @@ class ICudaEngine(Bound):
         return tuple(
             d if isinstance(d, int) else pixels[d.partition("_")[0]] // int(d.partition("_")[2]) for d in shapes[name]
         )
-
-    def run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        outputs = self.names[len(self.inputs) :]
-        values = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        return dict(zip(outputs, self._session.run(outputs, values), strict=True))
 
 
 class Runtime(Bound):

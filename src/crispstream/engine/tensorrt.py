@@ -131,9 +131,10 @@ class TensorRtParts:
                 self._buffers[name] = device.allocate(tensor_bytes(tensor, size))
             for part in PARTS:
                 self._open(runtime, part)
-        except BaseException:
+        except BaseException as error:
             self.close()
-            raise
+            # The frames below hold engines, which would live, and die in any thread, as long as the error.
+            raise error.with_traceback(None) from None
         self.packed, self.head, self.foreground, self.background = (
             self._buffers[name].address for name in ("packed", "head", *PARTS[1:])
         )
@@ -192,7 +193,8 @@ class TensorRtParts:
 
     def enqueue(self, part: str, stream: int) -> None:
         """Enqueue one of PARTS on ``stream`` (a CUstream); inside ``capture`` it is recorded. Raises EngineError."""
-        if not self._contexts[part].execute_async_v3(stream):
+        context = self._contexts[part]
+        if not context.execute_async_v3(stream):
             raise self._library.failure(f"failed in {part}")
 
     def capture(self, stream: int, record: Callable[[], None]) -> Graph:
