@@ -3,39 +3,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
+from crispstream.check import Check, version
+from crispstream.doctor_gpu import gpu_checks
+from crispstream.doctor_jetson import jetson_checks
 from crispstream.errors import CrispStreamError
 
 CPUINFO = Path("/proc/cpuinfo")
 REINSTALL = "pip install --force-reinstall --no-deps . (in the checkout)"
-DRIVER = "type: sudo ubuntu-drivers install (Debian: sudo apt install nvidia-driver)"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. ``status`` is "ok", "missing" or "broken"; ``needed`` says that the default path stops without it.
-
-    ``hint`` is what to type or do about it, empty where nothing needs to be done.
-    """
-
-    name: str
-    status: str
-    detail: str
-    hint: str = ""
-    needed: bool = False
 
 
 def diagnose() -> list[Check]:
-    """Every check, what the default path needs first. Nothing is changed and no GPU library is initialised."""
+    """Every check, what the default path needs first. Nothing is changed, and nothing is allocated on a GPU."""
     return [
         Check("Python", "ok", f"{platform.python_version()} on {platform.machine()}", needed=True),
         _needed("pixel kernels", REINSTALL, _kernels),
@@ -43,9 +26,8 @@ def diagnose() -> list[Check]:
         _needed("engines", REINSTALL, _engines),
         _needed("video", "pip install av", _video),
         *(_module(name, "pip install 'crispstream[export]'") for name in ("torch", "onnx", "onnxscript")),
-        _driver(),
-        _unused("nvcc", _nvcc()),
-        *(_unused(name, _version(name)) for name in ("tensorrt", "tensorrt_rtx", "pycuda")),
+        *gpu_checks(),
+        *jetson_checks(),
     ]
 
 
@@ -122,33 +104,5 @@ def _video() -> str:
 
 def _module(name: str, hint: str) -> Check:
     """Whether an optional module is installed, without importing it."""
-    found = _version(name)
+    found = version(name)
     return Check(name, "ok", found) if found else Check(name, "missing", "optional", f"type: {hint}")
-
-
-def _unused(name: str, found: str) -> Check:
-    """What a bug report may need to name, but nobody has to install."""
-    unused = "optional, not used by this release"
-    return Check(name, "ok", f"{found} ({unused})") if found else Check(name, "missing", unused)
-
-
-def _version(name: str) -> str:
-    """The version of an installed module, "" where there is none."""
-    if find_spec(name) is None:
-        return ""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "version unknown"
-
-
-def _driver() -> Check:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return Check("CUDA driver", "missing", "optional", DRIVER)
-    return Check("CUDA driver", "ok", "libcuda.so.1")
-
-
-def _nvcc() -> str:
-    return shutil.which("nvcc", path=os.environ.get("PATH", "") + os.pathsep + "/usr/local/cuda/bin") or ""

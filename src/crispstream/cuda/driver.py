@@ -106,8 +106,8 @@ def guard(drv: ModuleType, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
     except drv.Error as error:
         message = f"CUDA: {error}"
-        del function, arguments
-        raise EngineError(message) from None
+    del function, arguments
+    raise EngineError(message)
 
 
 def version_text(version: int) -> str:

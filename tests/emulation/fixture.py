@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine with one emulated GPU or more, for tests of everything above the driver."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulation.build import emulated_library
+from emulation.fake_libcuda import FakeLibcuda
+from emulation.fake_pycuda import FakeGpu, Machine, modules
+
+from crispstream.cuda import driver, libcuda
+from crispstream.kernels import library
+
+EmulatedGpu = Callable[..., Machine]
+_CACHES = (driver.probe, driver.load, libcuda.libcuda, library.cuda_library)
+
+
+@pytest.fixture
+def emulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedGpu]:
+    """Call it with the GPUs, one discrete if none are named, and what else ``Machine`` takes.
+
+    From then on driver, pycuda and kernel library are the emulated ones. When the test ends, nothing may be left on
+    the machine, and no rule of pycuda's may have been broken.
+    """
+    machines: list[Machine] = []
+
+    def start(*gpus: FakeGpu, **settings: Any) -> Machine:
+        emulated = emulated_library()
+        machine = Machine(ctypes.CDLL(str(emulated)), list(gpus) or [FakeGpu()], **settings)
+        folder = tmp_path / "emulated"
+        folder.mkdir()
+        for major in (12, 13):
+            (folder / f"libcrispstream_cuda{major}.so").symlink_to(emulated)
+        (folder / "libcrispstream_cpu.so").symlink_to(library.library_path("crispstream_cpu"))
+        monkeypatch.setenv(library.DIRECTORY_VARIABLE, str(folder))
+        for name, module in modules(machine).items():
+            monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setattr(libcuda, "_open", lambda: FakeLibcuda(machine))
+        _forget()
+        machines.append(machine)
+        return machine
+
+    yield start
+    _forget()
+    for machine in machines:
+        gc.collect()
+        assert not machine.faults
+        assert not machine.leaks(), machine.leaks()
+
+
+def _forget() -> None:
+    for cached in _CACHES:
+        cached.cache_clear()
