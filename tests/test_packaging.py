@@ -117,7 +117,8 @@ def test_extras_and_build_options_exist(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     extras = {e for group in re.findall(r"(?:crispstream|\.)\[([\w,]+)\]", text) for e in group.split(",")}
     assert extras <= set(PROJECT["project"]["optional-dependencies"])
-    assert set(DEFINE.findall(text)) <= set(re.findall(r"\bCRISPSTREAM_\w+", (ROOT / "CMakeLists.txt").read_text()))
+    cmake = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "CMakeLists.txt", *(ROOT / "cmake").glob("*.cmake")))
+    assert set(DEFINE.findall(text)) <= set(re.findall(r"\bCRISPSTREAM_\w+", cmake))
 
 
 def test_the_context_builds_the_package(tmp_path: Path) -> None:
