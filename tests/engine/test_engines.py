@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
 import shutil
 import signal
 import sys
@@ -20,7 +22,7 @@ import torch
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 from crispstream.engine.protocol import Engine, EngineSession
 from crispstream.engine.select import open_engine
-from crispstream.engine.torch import TorchEngine
+from crispstream.engine.torch import TorchEngine, TorchGpuEngine, TorchParts
 from crispstream.errors import EngineError
 from crispstream.kernels.geometry import Geometry
 from crispstream.manifest import Manifest, load
@@ -149,14 +151,7 @@ def test_threads_do_not_change_the_result(engine: Manifest) -> None:
 def test_no_cuda(engine: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="finds no CUDA device"):
-        TorchEngine(engine, "cuda")
-
-
-@pytest.mark.gpu
-def test_cuda(engine: Manifest) -> None:
-    session = session_with_noise(TorchEngine(engine, "cuda"), 160, 90)
-    session.run()
-    assert_right(session, engine)
+        TorchGpuEngine(engine, 0)
 
 
 @pytest.mark.parametrize("name", OPENERS)
@@ -179,3 +174,27 @@ def test_ctrl_c_during_an_import_is_not_a_missing_engine(
     with pytest.raises(KeyboardInterrupt):
         open_engine(engine.folder, backend=name)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_parts_of_the_gpu_engine(engine: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, without streams: the same tensors at the same addresses, as ``model.half()`` computes them."""
+    monkeypatch.setattr("crispstream.engine.torch._external", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    net = load_network(preset("nano"), engine.weights_path).half()
+    parts = TorchParts(engine, geometry(48, 32), net, torch.device("cpu"))
+    packed = np.random.default_rng(0).random(geometry(48, 32).packed_shape).astype(np.float16)
+
+    def at(address: int, shape: tuple[int, ...]) -> Array:
+        return np.frombuffer((ctypes.c_uint8 * (2 * math.prod(shape))).from_address(address), np.float16).reshape(shape)
+
+    at(parts.packed, packed.shape)[:] = packed
+    for part in ("encoder", "foreground", "background"):
+        parts.enqueue(part, 0)
+    with torch.no_grad():
+        *features, head = net.encoder(torch.from_numpy(packed))
+        wanted = (head, net.foreground(*features), net.background(*features))
+    shapes = (geometry(48, 32).head_shape, packed.shape, packed.shape)
+    for address, shape, value in zip((parts.head, parts.foreground, parts.background), shapes, wanted, strict=True):
+        np.testing.assert_allclose(at(address, shape), value.numpy(), rtol=4e-3, atol=4e-3)
+    parts.close()
+    parts.close()
