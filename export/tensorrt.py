@@ -200,7 +200,8 @@ class Build:
 def layers_not_half(information: str) -> list[str]:
     """Convolutions in an inspector's JSON that read, write or hold something other than FP16, as "name: what".
 
-    A layer tells its type, its tensors with "Format/Datatype" and its weights' type; a fused one has all their names.
+    A layer tells its type, its tensors with "Format/Datatype" and its weights' type. A fused one has the names of all
+    that it was, and may read scalars and vectors of its own, which are no feature maps.
     """
     try:
         layers = json.loads(information).get("Layers", [])
@@ -214,7 +215,8 @@ def layers_not_half(information: str) -> list[str]:
         name = str(layer.get("Name"))
         if "conv" not in f"{name} {layer.get('LayerType')} {layer.get('ParameterType')}".lower():
             continue
-        kinds = [str(t.get("Format/Datatype")) for end in ("Inputs", "Outputs") for t in layer.get(end, [])]
+        tensors = [tensor for end in ("Inputs", "Outputs") for tensor in layer.get(end, [])]
+        kinds = [str(tensor.get("Format/Datatype")) for tensor in tensors if len(tensor.get("Dimensions", [])) == 4]
         weights = layer.get("Weights")
         if isinstance(weights, dict) and weights.get("Count"):
             kinds.append(f"weights {weights.get('Type')}")

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from crispstream.engine.tensorrt import Library, library
 from crispstream.export.build import build
 from crispstream.manifest import Manifest
 from crispstream.model.network import HumanAwareNet
-from crispstream.model.presets import preset
+from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import save_weights
 
 MakeWeights = Callable[..., Path]
@@ -41,6 +43,23 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory) -> MakeWeights:
 def engine(make_weights: MakeWeights, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Manifest of a nano engine; copy its folder before changing a file."""
     return build(preset("nano"), make_weights(), tmp_path_factory.mktemp("nano"))
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def made(
+    request: pytest.FixtureRequest, make_weights: MakeWeights, tmp_path_factory: pytest.TempPathFactory
+) -> Manifest:
+    """Manifest of an engine, of every preset in turn."""
+    return build(preset(request.param), make_weights(request.param), tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def found(caplog: pytest.LogCaptureFixture) -> Library:
+    """TensorRT-RTX, which builds without a GPU."""
+    caplog.set_level(logging.WARNING, "crispstream")
+    reason = "tensorrt-rtx is not installed (Linux on x86-64: pip install tensorrt-rtx)"
+    pytest.importorskip("tensorrt_rtx", reason=reason)
+    return library("tensorrt-rtx")
 
 
 @pytest.fixture(autouse=True)

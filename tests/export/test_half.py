@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,8 @@ from crispstream.export.graph import BOUNDARIES
 from crispstream.export.half import half_graph, to_half
 from crispstream.manifest import PARTS, Manifest, load
 from crispstream.model.network import HumanAwareNet
-from crispstream.model.presets import PRESETS, preset
+from crispstream.model.presets import preset
 from crispstream.model.weights import load_network
-
-MakeWeights = Callable[..., Path]
-
-
-@pytest.fixture(scope="module", params=PRESETS)
-def made(
-    request: pytest.FixtureRequest, make_weights: MakeWeights, tmp_path_factory: pytest.TempPathFactory
-) -> Manifest:
-    return build(preset(request.param), make_weights(request.param), tmp_path_factory.mktemp(request.param))
 
 
 @pytest.mark.parametrize("part", PARTS)
