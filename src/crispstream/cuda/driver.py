@@ -16,8 +16,8 @@ from crispstream.errors import EngineError
 
 MINIMUM_DRIVER = 12000
 """As ``cuDriverGetVersion`` counts: CUDA 12.0, driver 525. JetPack 6 and TensorRT 10 bring later ones."""
-MINIMUM_PYCUDA = (2022, 1)
-"""The first that builds against CUDA 12's headers; everything used here is older."""
+MINIMUM_PYCUDA = (2022, 2)
+"""The first that builds against CUDA 12's headers (its issue 402); everything used here is older."""
 REBUILD = "type: pip install --force-reinstall --no-cache-dir --no-deps --no-binary pycuda pycuda"
 INSTALL = "see docs/gpu.md, or type: pip install pycuda"
 INSTALL_DRIVER = "type: sudo ubuntu-drivers install (Debian: sudo apt install nvidia-driver), then restart"
