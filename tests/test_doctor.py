@@ -138,6 +138,19 @@ def test_everything_there_but_the_plan(emulated_gpu: EmulatedGpu, trt: dict[str,
     assert missing.hint.startswith("type: crispstream build nano")
 
 
+def test_a_damaged_engine_does_not_stop_the_rest(
+    emulated_gpu: EmulatedGpu, trt: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulated_gpu()
+    trt["tensorrt"] = "10.3.0"
+
+    def damaged(preset: str) -> Any:
+        raise EngineError("nano is damaged", "restore it")
+
+    monkeypatch.setattr(doctor_gpu, "load", damaged)
+    assert gpu_checks()["plan of nano"] == Check("plan of nano", "missing", "nano is damaged", "restore it")
+
+
 def test_kernels_that_are_too_new_for_the_driver(
     emulated_gpu: EmulatedGpu,
     trt: dict[str, Any],

@@ -121,14 +121,14 @@ def _tensorrt(found: driver.Driver) -> list[Check]:
 
 def _plan(preset: str, usable: list[Library], gpu: Gpu) -> Check:
     """Whether ``preset`` has a plan that this GPU can run."""
-    name, sizes = f"plan of {preset}", []
-    manifest = load(preset)
+    name, sizes, problems = f"plan of {preset}", [], []
     for loaded in usable:
         try:
-            sizes.append(f"{plan.find(manifest, loaded.flavour, loaded.version, gpu).profile} ({loaded})")
+            found = plan.find(load(preset), loaded.flavour, loaded.version, gpu)
+            sizes.append(f"{found.profile} ({loaded})")
         except EngineError as error:
-            problem = error
-    return Check(name, "ok", ", ".join(sizes)) if sizes else failed(name, problem, missing=True)
+            problems.append(error)
+    return Check(name, "ok", ", ".join(sizes)) if sizes else failed(name, problems[0], missing=True)
 
 
 def _gpu(found: driver.Driver, gpu: driver.Gpu) -> Gpu:

@@ -57,7 +57,7 @@ class Pinned:
         try:
             self.device_address = libcuda.register(self._address, nbytes, device.integrated)
         except EngineError as error:
-            hint = "type: ulimit -l unlimited (in a container: --ulimit memlock=-1)"
+            hint = "free some memory, or take smaller frames"
             raise EngineError(f"{_mib(nbytes)} of host memory cannot be pinned: {error}", hint) from None
         self._pinned = True
         device.own(self)
