@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 # A change in one of these reinstalls the package; Python sources are used in place (editable install).
-BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt \
+BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/*.cmake) \
 	$(shell find src/crispstream/kernels -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 # pip < 26.2 constrains isolated builds by the first, pip >= 25.3 by the second.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \

@@ -16,42 +16,43 @@ struct BlendTask {
 };
 
 // The codes of a tile by row, 24-bit pixels or luma; chroma is the 4:2:0 formats' alone.
-template <bool YUV>
+template <bool YUV, int N>
 struct TileCodes {
     static constexpr int SAMPLES = YUV ? 1 : 3;
-    Codes<SAMPLES * TILE> rows[TILE_ROWS];
-    ChromaCodes chroma;
+    Codes<SAMPLES * N> rows[TILE_ROWS];
+    ChromaCodes<N / 2> chroma;
 };
 
 // What the residual is added to; read whole before anything is written, since the destination may be the same memory.
-template <bool YUV>
-CRISPSTREAM_DEVICE TileCodes<YUV> load_tile(const Layout &layout, const Surface &source, int x, int y) {
-    constexpr int samples = TileCodes<YUV>::SAMPLES;
-    TileCodes<YUV> codes;
+template <bool YUV, int N>
+CRISPSTREAM_DEVICE TileCodes<YUV, N> load_tile(const Layout &layout, const Surface &source, int x, int y) {
+    constexpr int samples = TileCodes<YUV, N>::SAMPLES;
+    TileCodes<YUV, N> codes;
 #pragma unroll
     for (int r = 0; r < TILE_ROWS; ++r) {
         const uint8_t *row = source.row(0, y + r < layout.height ? y + r : y);
-        codes.rows[r] = load_codes<samples * TILE, samples, false>(row + samples * x, samples * (layout.width - x),
-                                                                   source.aligned(0, 8));
+        codes.rows[r] = load_codes<samples * N, samples, false>(row + samples * x, samples * (layout.width - x),
+                                                                source.aligned(0, 8));
     }
     if (YUV)
-        codes.chroma = load_chroma<false>(layout, source, x / 2, y / 2);
+        codes.chroma = load_chroma<N / 2, false>(layout, source, x / 2, y / 2);
     return codes;
 }
 
 // Black, which a converted picture is added to.
-template <bool YUV>
-CRISPSTREAM_DEVICE TileCodes<YUV> black_tile(const Layout &layout) {
-    const Codes<TileCodes<YUV>::SAMPLES * TILE> row(YUV ? uint8_t(code_of_float(layout.color.y_offset)) : 0);
-    return {{row, row}, {Codes<4>(128), Codes<4>(128)}};
+template <bool YUV, int N>
+CRISPSTREAM_DEVICE TileCodes<YUV, N> black_tile(const Layout &layout) {
+    const Codes<TileCodes<YUV, N>::SAMPLES * N> row(YUV ? uint8_t(code_of_float(layout.color.y_offset)) : 0);
+    return {{row, row}, {Codes<N / 2>(128), Codes<N / 2>(128)}};
 }
 
+template <int N>
 CRISPSTREAM_DEVICE void write_pixels(const Layout &layout, const Surface &destination, int x, int y,
-                                     const Codes<3 * TILE> &base, const Row &rgb) {
+                                     const Codes<3 * N> &base, const Row<N> &rgb) {
     const bool bgr = layout.format == CRISPSTREAM_BGR24;
-    Codes<3 * TILE> codes;
+    Codes<3 * N> codes;
 #pragma unroll
-    for (int i = 0; i < TILE; ++i) {
+    for (int i = 0; i < N; ++i) {
         codes.add(3 * i, add_codes(base[3 * i], 255.0f * (bgr ? rgb[2][i] : rgb[0][i])));
         codes.add(3 * i + 1, add_codes(base[3 * i + 1], 255.0f * rgb[1][i]));
         codes.add(3 * i + 2, add_codes(base[3 * i + 2], 255.0f * (bgr ? rgb[0][i] : rgb[2][i])));
@@ -59,11 +60,12 @@ CRISPSTREAM_DEVICE void write_pixels(const Layout &layout, const Surface &destin
     store_codes(destination.row(0, y) + 3 * x, codes, 3 * (layout.width - x), destination.aligned(0, 8));
 }
 
-CRISPSTREAM_DEVICE void write_luma(const Layout &layout, const Surface &destination, int x, int y,
-                                   const Codes<TILE> &base, const Row &rgb) {
-    Codes<TILE> codes;
+template <int N>
+CRISPSTREAM_DEVICE void write_luma(const Layout &layout, const Surface &destination, int x, int y, const Codes<N> &base,
+                                   const Row<N> &rgb) {
+    Codes<N> codes;
 #pragma unroll
-    for (int i = 0; i < TILE; ++i) {
+    for (int i = 0; i < N; ++i) {
         const float delta = luma_codes(layout.color, {rgb[0][i], rgb[1][i], rgb[2][i]});
         codes.add(i, add_codes(base[i], zero_if_nan(delta)));
     }
@@ -71,25 +73,26 @@ CRISPSTREAM_DEVICE void write_luma(const Layout &layout, const Surface &destinat
 }
 
 // Sums of the luma samples under each chroma sample of a tile, a row at a time.
+template <int N>
 struct ChromaSums {
-    float sum[3][TILE / 2];
+    float sum[3][N / 2];
 
-    CRISPSTREAM_DEVICE void add(const Row &rgb, int columns, bool first) {
+    CRISPSTREAM_DEVICE void add(const Row<N> &rgb, int columns, bool first) {
 #pragma unroll
         for (int c = 0; c < 3; ++c)
 #pragma unroll
-            for (int i = 0; i < TILE / 2; ++i) {
+            for (int i = 0; i < N / 2; ++i) {
                 const float even = rgb[c][2 * i], pair = 2 * i + 1 < columns ? even + rgb[c][2 * i + 1] : even;
                 sum[c][i] = first ? pair : sum[c][i] + pair;
             }
     }
 
     CRISPSTREAM_DEVICE void write(const Layout &layout, const Surface &destination, int x, int y,
-                                  const ChromaCodes &base) const {
+                                  const ChromaCodes<N / 2> &base) const {
         const float row_weight = y + 1 < layout.height ? 0.5f : 1.0f;
-        ChromaCodes codes;
+        ChromaCodes<N / 2> codes;
 #pragma unroll
-        for (int i = 0; i < TILE / 2; ++i) {
+        for (int i = 0; i < N / 2; ++i) {
             const float weight = (x + 2 * i + 1 < layout.width ? 0.5f : 1.0f) * row_weight;
             const Chroma delta =
                 chroma_codes(layout.color, {sum[0][i] * weight, sum[1][i] * weight, sum[2][i] * weight});
@@ -102,10 +105,10 @@ struct ChromaSums {
 
 // d of one row of a tile; only BOTH branches need a mask and a second residual. Returns a bit for each value that was
 // not finite: 8 c + i.
-template <bool PRESET, bool BOTH>
+template <bool PRESET, bool BOTH, int N>
 CRISPSTREAM_DEVICE uint32_t residual_row(const void *first, const void *second, const PackedLayout<PRESET> &packing,
-                                         int x, int y, const float (&gate)[TILE], const float (&mask)[TILE], Row &d) {
-    Row other;
+                                         int x, int y, const float (&gate)[N], const float (&mask)[N], Row<N> &d) {
+    Row<N> other;
     load_row(first, packing, x, y, d);
     if (BOTH)
         load_row(second, packing, x, y, other);
@@ -113,19 +116,20 @@ CRISPSTREAM_DEVICE uint32_t residual_row(const void *first, const void *second, 
 #pragma unroll
     for (int c = 0; c < 3; ++c)
 #pragma unroll
-        for (int i = 0; i < TILE; ++i) {
+        for (int i = 0; i < N; ++i) {
             const float value = BOTH ? mix_residuals(gate[i], mask[i], d[c][i], other[c][i]) : gate[i] * d[c][i];
             const int32_t drop = not_finite(value);
             d[c][i] = float_of_bits(bits_of_float(value) & ~drop);
-            dropped |= uint32_t(drop) & 1u << (TILE * c + i);
+            dropped |= uint32_t(drop) & 1u << (N * c + i);
         }
     return dropped;
 }
 
 template <bool PRESET, bool CONVERT, bool YUV, bool BOTH>
 __global__ void __launch_bounds__(BLOCK_TILES *BLOCK_ROWS, PRESET ? (CONVERT ? 4 : 6) : 2) blend_tiles(BlendTask task) {
+    constexpr int N = tile_columns(PRESET);
     const Layout &from = task.source, &to = task.destination;
-    const int x = int(blockIdx.x * BLOCK_TILES + threadIdx.x) * TILE;
+    const int x = int(blockIdx.x * BLOCK_TILES + threadIdx.x) * N;
     const int top = int(blockIdx.y * BLOCK_ROWS + threadIdx.y) * TILE_ROWS;
     if (x >= from.width || top >= from.height)
         return;
@@ -137,34 +141,34 @@ __global__ void __launch_bounds__(BLOCK_TILES *BLOCK_ROWS, PRESET ? (CONVERT ? 4
     const uint8_t *first = static_cast<const uint8_t *>(task.first) + offset;
     const uint8_t *second = static_cast<const uint8_t *>(task.second) + offset;
     const MapSize<PRESET> size(task.geometry);
-    const int columns = from.width - x < TILE ? from.width - x : TILE;
-    const uint32_t inside = ((1u << columns) - 1) * 0x010101u; // bits of residual_row that count
+    const int columns = from.width - x < N ? from.width - x : N;
+    const uint32_t inside = ((1u << columns) - 1) * (1u | 1u << N | 1u << 2 * N); // bits of residual_row that count
 
-    const TileCodes<YUV> base = CONVERT ? black_tile<YUV>(to) : load_tile<YUV>(from, source, x, top);
+    const TileCodes<YUV, N> base = CONVERT ? black_tile<YUV, N>(to) : load_tile<YUV, N>(from, source, x, top);
     const MapTile<PRESET> masks(size.find(task.head, blockIdx.z, 0), size, x, top);
     const MapTile<PRESET> gates(size.find(task.head, blockIdx.z, 1), size, x, top);
-    ChromaSums sums;
+    ChromaSums<N> sums;
     int dropped = 0;
 #pragma unroll
     for (int r = 0; r < TILE_ROWS; ++r) {
         const int y = top + r;
         if (y >= from.height)
             break;
-        Row rgb = {};
+        Row<N> rgb = {};
         if (task.first) {
-            float gate[TILE], mask[TILE];
+            float gate[N], mask[N];
             gates.upsample(y, mix.strength, 0.0f, gate);
             if (BOTH)
                 masks.upsample(y, mix.mask_gain, mix.mask_bias, mask);
             dropped += __popc(residual_row<PRESET, BOTH>(first, second, packing, x, y, gate, mask, rgb) & inside);
         }
         if (CONVERT) {
-            Row pixels;
+            Row<N> pixels;
             decode_row(from, source, x, y, pixels);
 #pragma unroll
             for (int c = 0; c < 3; ++c)
 #pragma unroll
-                for (int i = 0; i < TILE; ++i)
+                for (int i = 0; i < N; ++i)
                     rgb[c][i] = clamp_to(1.0f, pixels[c][i] + rgb[c][i]);
         }
         if constexpr (YUV) {
@@ -211,7 +215,8 @@ int32_t crispstream_cuda_blend(const crispstream_job *jobs, const crispstream_jo
     if (status)
         return status;
     const crispstream_image &source = jobs[0].source, &destination = jobs[0].destination;
-    const bool convert = !same_layout(source, destination), yuv = is_yuv(destination), both = foreground && background;
+    const bool preset = is_preset(*geometry), convert = !same_layout(source, destination);
+    const bool yuv = is_yuv(destination), both = foreground && background;
     const BlendTask task{layout_of(source),
                          layout_of(destination),
                          *geometry,
@@ -220,8 +225,7 @@ int32_t crispstream_cuda_blend(const crispstream_job *jobs, const crispstream_jo
                          foreground ? foreground : background,
                          background,
                          findings};
-    const dim3 grid = grid_of(source.width, source.height, batch), block(BLOCK_TILES, BLOCK_ROWS);
-    const auto kernel =
-        is_preset(*geometry) ? kernel_for<true>(convert, yuv, both) : kernel_for<false>(convert, yuv, both);
+    const dim3 grid = grid_of(source.width, source.height, batch, preset), block(BLOCK_TILES, BLOCK_ROWS);
+    const auto kernel = preset ? kernel_for<true>(convert, yuv, both) : kernel_for<false>(convert, yuv, both);
     return launch(kernel, grid, block, task, stream);
 }

@@ -50,8 +50,8 @@ struct PackedLayout {
 };
 
 // One row of a tile of a tensor that nobody writes; columns beyond the padded frame repeat its last one.
-template <bool PRESET>
-CRISPSTREAM_DEVICE void load_row(const void *tensor, const PackedLayout<PRESET> &packing, int x, int y, Row &row) {
+template <bool PRESET, int N>
+CRISPSTREAM_DEVICE void load_row(const void *tensor, const PackedLayout<PRESET> &packing, int x, int y, Row<N> &row) {
 #pragma unroll
     for (int c = 0; c < 3; ++c)
         if constexpr (PRESET) {
@@ -64,7 +64,7 @@ CRISPSTREAM_DEVICE void load_row(const void *tensor, const PackedLayout<PRESET> 
             }
         } else {
 #pragma unroll
-            for (int i = 0; i < TILE; ++i) {
+            for (int i = 0; i < N; ++i) {
                 const int column = x + i < packing.width ? x + i : packing.width - 1;
                 row[c][i] = load_element(tensor, packing.half, packing.index(c, column, y));
             }
@@ -72,8 +72,8 @@ CRISPSTREAM_DEVICE void load_row(const void *tensor, const PackedLayout<PRESET> 
 }
 
 // Writes what of the row lies inside the padded frame.
-template <bool PRESET>
-CRISPSTREAM_DEVICE void store_row(void *tensor, const PackedLayout<PRESET> &packing, int x, int y, const Row &row) {
+template <bool PRESET, int N>
+CRISPSTREAM_DEVICE void store_row(void *tensor, const PackedLayout<PRESET> &packing, int x, int y, const Row<N> &row) {
 #pragma unroll
     for (int c = 0; c < 3; ++c)
         if constexpr (PRESET) {
@@ -85,7 +85,7 @@ CRISPSTREAM_DEVICE void store_row(void *tensor, const PackedLayout<PRESET> &pack
             }
         } else {
 #pragma unroll
-            for (int i = 0; i < TILE; ++i)
+            for (int i = 0; i < N; ++i)
                 if (x + i < packing.width)
                     store_element(tensor, packing.half, packing.index(c, x + i, y), row[c][i]);
         }
@@ -124,10 +124,11 @@ struct MapTile {
     }
 
     // gain * map + bias of one row of the tile.
-    CRISPSTREAM_DEVICE void upsample(int y, float gain, float bias, float (&out)[TILE]) const {
+    template <int N>
+    CRISPSTREAM_DEVICE void upsample(int y, float gain, float bias, float (&out)[N]) const {
         const Tap rows = tap_at(y, size.stride, size.height);
 #pragma unroll
-        for (int i = 0; i < TILE; ++i) {
+        for (int i = 0; i < N; ++i) {
             const int last = size.stride * size.width - 1;
             const Tap columns = tap_at(x + i < last ? x + i : last, size.stride, size.width);
             out[i] = gain * lerp(sample(columns.first, rows), sample(columns.second, rows), columns.weight) + bias;
@@ -154,7 +155,7 @@ struct MapTile<true> {
         }
     }
 
-    CRISPSTREAM_DEVICE void upsample(int y, float gain, float bias, float (&out)[TILE]) const {
+    CRISPSTREAM_DEVICE void upsample(int y, float gain, float bias, float (&out)[8]) const {
         const float weight = tap_at(y, 8, height).weight;
         float line[3];
 #pragma unroll
@@ -163,7 +164,7 @@ struct MapTile<true> {
         // The border clamps the position, not the cell: its four columns are the first cell plus 0 times the second.
         const float left = first_column ? line[1] : line[0], right = first_column ? line[2] : line[1];
 #pragma unroll
-        for (int i = 0; i < TILE; ++i) {
+        for (int i = 0; i < 8; ++i) {
             const float value = i < 4 ? lerp(left, right, first_column ? 0.0f : float(2 * i + 9) * 0.0625f)
                                       : lerp(line[1], line[2], float(2 * i - 7) * 0.0625f);
             out[i] = gain * value + bias;
