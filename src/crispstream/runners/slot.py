@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crispstream.cuda.device import Device
 from crispstream.cuda.stream import Stream
@@ -39,8 +39,9 @@ class Slot:
         self._far_mailbox = None if device.integrated else device.allocate(_MAILBOX)
         self._far_in = None if device.integrated else device.allocate(layout.nbytes)
         self._far_out = device.allocate(layout.nbytes)
-        self.job = Job.from_buffer(self._mailbox.array)
-        self._findings = Findings.from_buffer(self._mailbox.array, _FINDINGS_AT)
+        mailbox: Any = self._mailbox.array
+        self.job = Job.from_buffer(mailbox)
+        self._findings = Findings.from_buffer(mailbox, _FINDINGS_AT)
         color = layout.color
         for image in (self.job.source, self.job.destination):
             image.format, image.width, image.height = layout.format, layout.width, layout.height
