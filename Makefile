@@ -19,7 +19,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_D
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: demo test lint bench setup constraints clean
+.PHONY: demo test test-gpu lint bench setup constraints clean
 
 # Standard output belongs to the program: what the set-up has to say goes to standard error.
 demo: $(VENV)/.demo
@@ -27,6 +27,15 @@ demo: $(VENV)/.demo
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Everything that needs an NVIDIA GPU, on a machine that has one (docs/gpu.md): tests, memory checks of the kernels,
+# figures into benchmarks/results.
+GPU_PYTHON ?= $(BIN)/python
+test-gpu:
+	@$(GPU_PYTHON) -m pytest -m gpu $(ARGS)
+	@for tool in memcheck racecheck initcheck synccheck; do compute-sanitizer --tool $$tool --error-exitcode 1 \
+		$(GPU_PYTHON) -m pytest -m gpu tests/kernels -p no:cacheprovider || exit 1; done
+	@$(GPU_PYTHON) benchmarks/gpu.py
 
 lint: setup
 	@$(BIN)/ruff check
