@@ -166,7 +166,8 @@ def test_no_timing_cache_of_rtx(engine: Manifest) -> None:
 
 def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """``crispstream build`` where PyTorch is not installed, as on a Jetson."""
-    code = "import sys; sys.modules |= dict.fromkeys(['torch', 'onnxscript', 'tensorrt']); from crispstream.cli import main; main()"
+    absent = ["torch", "onnxscript", "tensorrt"]
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from crispstream.cli import main; main()"
     command = [sys.executable, "-c", code, "build", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 

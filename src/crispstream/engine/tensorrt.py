@@ -8,6 +8,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -267,7 +268,7 @@ class TensorRtEngine:
             if self._closed:
                 return
             self._closed = True
-        if self._runtime is not None:
+        with suppress(EngineError):  # the worker ends by itself with the program
             self.worker.call(self._drop)
         self.worker.close()
 
