@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RESOURCES = ("lib/libcrispstream_cpu.so", "include/crispstream/launchers.h", "engines", "py.typed")
+# The CUDA kernels take minutes to compile and make no difference here.
+WITHOUT_CUDA = "CRISPSTREAM_CUDA=OFF"
 PROBE = f"""
 import json
 from importlib.resources import files
@@ -29,7 +31,12 @@ print(json.dumps({{"found": found, "version": crispstream.__version__, "module":
 
 def pip(python: Path | str, *arguments: str | Path) -> None:
     """Run this environment's pip, with its build tools, for another environment: nothing is downloaded."""
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment = {
+        **os.environ,
+        "SKBUILD_CMAKE_DEFINE": WITHOUT_CUDA,
+        "PYTHONPATH": sysconfig.get_path("purelib"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
     environment["PATH"] = sysconfig.get_path("scripts") + os.pathsep + environment["PATH"]
     done = subprocess.run([python, "-m", "pip", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
