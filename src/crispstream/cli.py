@@ -157,12 +157,19 @@ def engines(as_json: Json = False, debug: Debug = False) -> Report:
 
 
 @app.command()
-def verify(preset: PresetArgument = "nano", as_json: Json = False, debug: Debug = False) -> Report:
-    """Compare every engine of a preset with FP32 PyTorch, and write the figures into its manifest."""
+def verify(
+    preset: PresetArgument = "nano",
+    device: Annotated[str, typer.Option(help="cpu, or a GPU: cuda or cuda:N.")] = "cpu",
+    size: Annotated[str, typer.Option(help="Frame size on a GPU, WIDTHxHEIGHT.")] = "1280x720",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Report:
+    """Compare every engine of a preset with FP32 PyTorch; those of the CPU leave the figures in its manifest."""
     try:
         from crispstream.export.verify import verify as verify_preset
+        from crispstream.export.verify_gpu import verify_gpu
 
-        data = verify_preset(preset)
+        data = verify_preset(preset) if device == "cpu" else verify_gpu(preset, device, _size(size))
     except ModuleNotFoundError as error:
         raise _missing_extra(error, "export", ("torch", "onnx", "onnxscript")) from error
     return Report(data, "\n".join(f"{key}: {_short(value)}" for key, value in data.items()))
