@@ -3,17 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
-
-from emulation import fixture
 from emulation.fake_pycuda import FakeGpu
 from emulation.fixture import EmulatedGpu
 
@@ -23,7 +18,6 @@ from crispstream.cuda import driver, libcuda
 from crispstream.engine import tensorrt
 from crispstream.errors import EngineError
 
-emulated_gpu = fixture.emulated_gpu
 FRAMEWORKS = ("torch", "onnx", "onnxscript")
 
 

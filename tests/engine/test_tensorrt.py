@@ -16,23 +16,20 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1]))
-
 from emulation import fake_tensorrt
+from emulation.fake_plans import VERSION, store
 from emulation.fake_pycuda import FakeGpu, Machine
-from emulation.fake_tensorrt import fake_module, fake_plan
-from emulation.fixture import EmulatedGpu, emulated_gpu  # noqa: F401
+from emulation.fake_tensorrt import fake_module
+from emulation.fixture import EmulatedGpu
 
 import crispstream.engine.tensorrt as module
-from crispstream.engine.tensorrt import FEATURES, TENSORS_OF, TensorRtEngine, library, tensor_bytes
+from crispstream.engine.tensorrt import TensorRtEngine, library, tensor_bytes
 from crispstream.errors import EngineError
 from crispstream.export.half import half_graph
 from crispstream.export.plans import build_plans
 from crispstream.manifest import PARTS, Manifest, Tensor, sha256
-from crispstream.plan import FILE_NAME, FLAVOURS, FORMATS, Gpu, PartPlan, Plan, Profile, folder_for
+from crispstream.plan import FILE_NAME, FLAVOURS, FORMATS, Profile
 
-VERSION = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}
 Array = npt.NDArray[np.float16]
 
 
@@ -51,7 +48,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def start(emulated_gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:  # noqa: F811
+def start(emulated_gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
     """A machine with the fakes of TensorRT and TensorRT-RTX on it."""
 
     def begin(*gpus: FakeGpu, **settings: Any) -> Machine:
@@ -62,49 +59,6 @@ def start(emulated_gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch) -> Emulate
         return machine
 
     return begin
-
-
-def store(
-    engine: Manifest,
-    flavour: Any = "tensorrt",
-    layout: str = "HWC8",
-    profile: Profile = BOTH,
-    built_for: FakeGpu | None = None,
-    **changes: Any,
-) -> Plan:
-    """Plans of the fake library in the cache, for an emulated GPU."""
-    gpu = built_for or FakeGpu()
-    facts = Gpu(gpu.name, gpu.compute_capability, gpu.multiprocessors, 13000)
-    layouts = dict.fromkeys(FEATURES, layout)
-    tensors = {n: replace(t, dtype="float16", layout=layouts.get(n, "LINEAR")) for n, t in engine.tensors.items()}
-    blobs = {
-        part: fake_plan(
-            half_graph(engine, part).SerializeToString(),
-            {name: tensors[name].layout for name in TENSORS_OF[part]},
-            [facts.capability],
-        )
-        for part in PARTS
-    }
-    plan = Plan(
-        folder=Path(),
-        preset=engine.preset,
-        weights=engine.weights.sha256,
-        graphs={part: graph.sha256 for part, graph in engine.graphs.items()},
-        flavour=flavour,
-        version=VERSION[flavour],
-        gpu=facts if flavour == "tensorrt" else None,
-        capabilities=(facts.capability,),
-        precision="float16",
-        profile=profile,
-        tensors=tensors,
-        flags=(),
-        parts={p: PartPlan(f"{p}-{sha256(b)[:16]}.plan", sha256(b), 1 << 30, 1.5) for p, b in blobs.items()},
-    )
-    plan = replace(plan, **changes)
-    target = plan.gpu or plan.capabilities
-    plan = replace(plan, folder=folder_for(engine, flavour, plan.version, target, profile))
-    plan.write(blobs)
-    return plan
 
 
 @pytest.fixture
@@ -189,7 +143,7 @@ def test_parts_compute_the_network(
     engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine], flavour: str, layout: str
 ) -> None:
     start()
-    store(engine, flavour, layout)
+    store(engine, BOTH, flavour, layout)
     found = opened(flavour)
     assert found.name == flavour and found.manifest is engine
     for size in (SMALL, LARGE):
@@ -200,7 +154,7 @@ def test_parts_compute_the_network(
 
 def test_capture_and_replay(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     start()
-    store(engine)
+    store(engine, BOTH)
     found = opened()
     lane = found.worker.call(Lane, found, SMALL)
     found.worker.call(lane.run, noise(engine, SMALL))
@@ -213,8 +167,8 @@ def test_capture_and_replay(engine: Manifest, start: EmulatedGpu, opened: Callab
 def test_two_engines_on_two_gpus(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     first, second = FakeGpu("First"), FakeGpu("Second", (8, 9), 8)
     start(first, second)
-    store(engine, built_for=first)
-    store(engine, built_for=second)
+    store(engine, BOTH, built_for=first)
+    store(engine, BOTH, built_for=second)
     engines = [opened(device=device) for device in ("cuda", "cuda:1")]
     assert [one.worker.device.name for one in engines] == ["First", "Second"]
     lanes = [one.worker.call(Lane, one, SMALL) for one in engines]
@@ -225,7 +179,7 @@ def test_two_engines_on_two_gpus(engine: Manifest, start: EmulatedGpu, opened: C
 
 def test_close_twice_and_reopen(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     start()
-    store(engine)
+    store(engine, BOTH)
     for _ in range(3):
         found = opened()
         lane = found.worker.call(Lane, found, SMALL)
@@ -239,7 +193,7 @@ def test_close_twice_and_reopen(engine: Manifest, start: EmulatedGpu, opened: Ca
 def test_parts_that_nobody_closed(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     """The fixture finds what the worker's end leaves behind."""
     start()
-    store(engine)
+    store(engine, BOTH)
     found = opened()
     found.worker.call(found.open_parts, SMALL)
     found.close()
@@ -255,7 +209,7 @@ def test_frame_larger_than_the_profile(
     engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]
 ) -> None:
     start()
-    store(engine)
+    store(engine, BOTH)
     found = opened()
     with pytest.raises(EngineError, match="does not include that size") as caught:
         found.worker.call(found.open_parts, Size(128, 64))
@@ -266,14 +220,14 @@ def test_frame_larger_than_the_profile(
 
 def test_plan_of_another_gpu(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     start(FakeGpu("Here"))
-    store(engine, built_for=FakeGpu("There", (8, 9)))
+    store(engine, BOTH, built_for=FakeGpu("There", (8, 9)))
     with pytest.raises(EngineError, match=r"was built for There \(sm89, .*, here is Here \(sm86"):
         opened()
 
 
 def test_plan_of_another_version(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     start()
-    store(engine, version="10.2.0")
+    store(engine, BOTH, version="10.2.0")
     with pytest.raises(EngineError, match=r"was built by TensorRT 10\.2\.0, here is TensorRT 10\.3\.0"):
         opened()
 
@@ -282,7 +236,7 @@ def test_tampered_plan_never_reaches_the_library(
     engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start()
-    plan = store(engine)
+    plan = store(engine, BOTH)
     path = plan.folder / plan.parts["background"].file
     path.write_bytes(path.read_bytes()[:-100])
     found = opened()
@@ -304,7 +258,7 @@ def test_plan_that_the_library_refuses(
 ) -> None:
     """Its hash is right, its content is not."""
     start()
-    plan = store(engine)
+    plan = store(engine, BOTH)
     data = plan.read("encoder")[:-100]
     parts = {**plan.parts, "encoder": replace(plan.parts["encoder"], sha256=sha256(data))}
     blobs = {part: data if part == "encoder" else plan.read(part) for part in PARTS}
@@ -318,7 +272,7 @@ def test_plan_with_other_formats_than_its_manifest(
     engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]
 ) -> None:
     start()
-    path = store(engine).folder / FILE_NAME
+    path = store(engine, BOTH).folder / FILE_NAME
     fields = json.loads(path.read_text())
     fields["tensors"]["features1"]["layout"] = "LINEAR"
     path.write_text(json.dumps(fields))
@@ -329,7 +283,7 @@ def test_plan_with_other_formats_than_its_manifest(
 
 def test_out_of_gpu_memory(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     start(FakeGpu(memory=100_000))
-    store(engine, built_for=FakeGpu())
+    store(engine, BOTH, built_for=FakeGpu())
     found = opened()
     with pytest.raises(EngineError, match="GPU memory cannot be had"):
         found.worker.call(found.open_parts, LARGE)
@@ -339,7 +293,7 @@ def test_a_part_that_fails(
     engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start()
-    store(engine)
+    store(engine, BOTH)
     found = opened()
     parts = found.worker.call(found.open_parts, SMALL)
 
@@ -355,7 +309,7 @@ def test_a_part_that_fails(
 
 def test_kernels_of_rtx_are_kept(engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]) -> None:
     start()
-    folder = store(engine, "tensorrt-rtx").folder
+    folder = store(engine, BOTH, "tensorrt-rtx").folder
     names = {f"{part}-sm86-13000.kernels" for part in PARTS}
     for accepted in (None, True):
         found = opened("tensorrt-rtx")
@@ -375,7 +329,7 @@ def test_kernels_that_cannot_be_kept(
     engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start()
-    folder = store(engine, "tensorrt-rtx").folder
+    folder = store(engine, BOTH, "tensorrt-rtx").folder
 
     def refuse(self: Path, data: bytes) -> int:
         raise PermissionError(13, "Permission denied")

@@ -8,17 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-from emulation.fake_plans import VERSION, write_plan
+from emulation.fake_plans import VERSION, store
 from emulation.fake_pycuda import FakeGpu, Machine
 from emulation.fake_tensorrt import fake_module
-from emulation.fixture import EmulatedGpu, emulated_gpu  # noqa: F401
+from emulation.fixture import EmulatedGpu
 from onnx import ModelProto
 
 from crispstream.manifest import load
-from crispstream.plan import Gpu
+from crispstream.plan import Profile
 
 SIZES = ((64, 48), (80, 48))
 """Padded sizes that have plans."""
@@ -26,7 +23,7 @@ SIZES = ((64, 48), (80, 48))
 
 @pytest.fixture
 def open_gpu(
-    emulated_gpu: EmulatedGpu,  # noqa: F811
+    emulated_gpu: EmulatedGpu,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Machine]:
@@ -37,11 +34,9 @@ def open_gpu(
         integrated: bool = False, gpus: int = 1, change: Callable[[str, ModelProto], None] | None = None
     ) -> Machine:
         machine = emulated_gpu(*(FakeGpu(integrated=integrated) for _ in range(gpus)))
-        monkeypatch.setitem(sys.modules, "tensorrt", fake_module(machine, "tensorrt", VERSION))
-        fake = machine.gpus[0]
-        gpu = Gpu(fake.name, fake.compute_capability, fake.multiprocessors, machine.driver_version)
+        monkeypatch.setitem(sys.modules, "tensorrt", fake_module(machine, "tensorrt", VERSION["tensorrt"]))
         for size in SIZES:
-            write_plan(load("nano"), gpu, size, change)
+            store(load("nano"), Profile(size, size, size), change=change)
         return machine
 
     return start
