@@ -218,6 +218,22 @@ EXPORT void emu_stream_destroy(void *stream) {
     streams.erase(static_cast<Stream *>(stream));
 }
 
+// Forget what is enqueued: for work that could not run.
+EXPORT void emu_stream_discard(void *stream) {
+    const Guard guard;
+    static_cast<Stream *>(stream)->queue.clear();
+    streams.erase(static_cast<Stream *>(stream));
+}
+
+// Operations that wait in any stream.
+EXPORT int emu_pending() {
+    const Guard guard;
+    size_t pending = 0;
+    for (auto &[stream, owner] : streams)
+        pending += stream->queue.size();
+    return int(pending);
+}
+
 EXPORT void *emu_event_create() { return new Event; }
 
 EXPORT void emu_event_destroy(void *event) { delete static_cast<Event *>(event); }

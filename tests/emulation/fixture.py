@@ -53,6 +53,7 @@ def emulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Em
         gc.collect()
         assert not machine.faults
         assert not machine.leaks(), machine.leaks()
+        assert machine.library.emu_pending() == 0, "work that nobody waited for"
 
 
 def _forget() -> None:

@@ -81,6 +81,13 @@ class Emulated:
         self.library.emu_stream_destroy.argtypes = (ctypes.c_void_p,)
         self.library.emu_stream_destroy(self.stream)
 
+    def discard(self) -> int:
+        """Close without running what waits; returns how much that was."""
+        self.library.emu_stream_discard.argtypes = (ctypes.c_void_p,)
+        pending: int = self.library.emu_pending()
+        self.library.emu_stream_discard(self.stream)
+        return pending
+
 
 class GpuMemory:
     """Memory of the GPU."""

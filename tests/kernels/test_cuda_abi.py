@@ -137,6 +137,7 @@ def test_the_unspoilt_calls_succeed_and_wait_in_their_stream() -> None:
     machine.kernels.unpack(call.jobs, MEMORY, 2, call.sizes, MEMORY, machine.stream)
     machine.kernels.blend(call.jobs, MEMORY, 2, call.sizes, MEMORY, MEMORY, None, None, machine.stream)
     machine.kernels.statistics(call.sizes, 2, MEMORY, MEMORY, machine.stream)
+    assert machine.discard() == 4, "three kernels, and the memset of the findings"
 
 
 @pytest.mark.parametrize(("change", "status"), [*BATCHES, *SOURCES, (own("packed", None), NULL_POINTER)])
