@@ -194,10 +194,12 @@ class Deblurrer:
                     self._runner.prepare(frame)
                     self._prepared.add(key)
                 except EngineError as error:
-                    engine = self._choice.next(error)
-                    self._runner.close()
+                    if not self._choice.left:
+                        raise
+                    failed, self._runner, self._engine = self._runner, None, None
+                    failed.close()  # before the next one needs the memory
                     self._prepared.clear()
-                    self._open(engine)
+                    self._open(self._choice.next(error))
 
     def _submit(self, frame: Frame, decision: Decision) -> Future[Outcome]:
         future = self._ready(frame).submit(frame, decision, self._strength)

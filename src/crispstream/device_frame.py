@@ -16,7 +16,8 @@ from crispstream.frame import ColorSpec, Frame, PixelFormat, Range, plane_shapes
 class DeviceFrame(Frame):
     """``Frame`` with ``crispstream.cuda.interop.DeviceArray`` as planes, of the same shapes.
 
-    What a Deblurrer returns for one lies in memory of its engine, which is used again once the last plane is gone.
+    What a Deblurrer returns for one lies in memory of its engine: it is used again once the last plane is gone, and
+    freed by ``Deblurrer.close``. Work that still reads it then must be on the legacy default stream, or done.
     Raises ValueError when planes and format disagree.
     """
 

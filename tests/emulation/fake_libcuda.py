@@ -92,6 +92,9 @@ class FakeLibcuda:
     def cuStreamSynchronize(self, stream: int) -> int:  # noqa: N802
         return int(self._library.emu_stream_synchronize(_stream(stream)))
 
+    def cuThreadExchangeStreamCaptureMode(self, mode: Any) -> int:  # noqa: N802
+        return 0 if mode._obj.value in (0, 1, 2) else INVALID_VALUE
+
     def _inside(self) -> bool:
         try:
             self._machine.current()

@@ -340,6 +340,35 @@ def test_kernels_that_cannot_be_kept(
     assert not list(folder.glob("*.kernels"))
 
 
+def nothing(self: Any) -> None:
+    """What TensorRT-RTX returns where it fails."""
+
+
+def failure(self: Any) -> bytes:
+    raise RuntimeError("CUDA error 700")
+
+
+@pytest.mark.parametrize("serialize", [nothing, failure])
+def test_kernels_that_cannot_be_serialised(
+    engine: Manifest,
+    start: EmulatedGpu,
+    opened: Callable[..., TensorRtEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    serialize: Callable[[Any], object],
+) -> None:
+    """Contexts, engines and tensors are freed all the same."""
+    machine = start()
+    folder = store(engine, BOTH, "tensorrt-rtx").folder
+    monkeypatch.setattr(fake_tensorrt.IRuntimeCache, "serialize", serialize)
+    found = opened("tensorrt-rtx")
+    before = machine.leaks()
+    parts = found.worker.call(found.open_parts, SMALL)
+    assert len(machine.leaks()) > len(before)
+    found.worker.call(parts.close)
+    assert machine.leaks() == before
+    assert not list(folder.glob("*.kernels"))
+
+
 def test_gpu_that_rtx_does_not_support(
     engine: Manifest, start: EmulatedGpu, opened: Callable[..., TensorRtEngine]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,8 +86,13 @@ def test_unwritable_cache(engine: Manifest, found: Library, tmp_path: Path) -> N
     assert failing.workspaces == [], "it built before it knew"
 
 
+def feature(**fields: str) -> list[dict[str, Any]]:
+    """One feature map, as a layer's inputs or outputs; ``fields`` tell its type in one version's way."""
+    return [{"Dimensions": [1, 48, 92, 160], **{name.replace("_", "/"): value for name, value in fields.items()}}]
+
+
 def conv(**changes: Any) -> dict[str, Any]:
-    half = [{"Dimensions": [1, 48, 92, 160], "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}]
+    half = feature(Format_Datatype="Channel major FP16 format where channel % 8 == 0")
     layer = {"Name": "/stem/Conv + /Relu", "LayerType": "CaskConvolution", "ParameterType": "Convolution"}
     return {**layer, "Inputs": half, "Outputs": half, "Weights": {"Type": "Half", "Count": 20736}, **changes}
 
@@ -95,12 +101,13 @@ def conv(**changes: Any) -> dict[str, Any]:
     ("layer", "wrong"),
     [
         (conv(), []),
-        (conv(Inputs=[{"Dimensions": [1, 48, 92, 160], "Format/Datatype": "Half"}]), []),
-        (
-            conv(Inputs=[{"Dimensions": [1, 48, 92, 160], "Format/Datatype": "Row major linear FP32"}]),
-            ["/stem/Conv + /Relu: Row major linear FP32"],
-        ),
-        (conv(Outputs=[{"Dimensions": [1, 48, 92, 160], "Format/Datatype": "Float"}]), ["/stem/Conv + /Relu: Float"]),
+        (conv(Inputs=feature(Format_Datatype="Half")), []),
+        (conv(Inputs=feature(Format_Datatype="Row major linear FP32")), ["/stem/Conv + /Relu: Row major linear FP32"]),
+        (conv(Outputs=feature(Format_Datatype="Float")), ["/stem/Conv + /Relu: Float"]),
+        (conv(Inputs=feature(Format_DataType="Half"), Outputs=feature(Format_DataType="Half")), []),
+        (conv(Inputs=feature(Format="Row major linear", DataType="Half")), []),
+        (conv(Inputs=feature(Format="Linear", DataType="Float")), ["/stem/Conv + /Relu: Linear Float"]),
+        (conv(Outputs=feature(Datatype="BFloat16")), ["/stem/Conv + /Relu: BFloat16"]),
         (conv(Weights={"Type": "Float", "Count": 9}), ["/stem/Conv + /Relu: weights Float"]),
         (conv(Weights={"Type": "Float", "Count": 0}), []),
         ({"Name": "Resize", "LayerType": "Resize", "Inputs": [{"Format/Datatype": "Float"}]}, []),
@@ -108,12 +115,64 @@ def conv(**changes: Any) -> dict[str, Any]:
         ("/stem/Conv", []),
     ],
 )
-def test_layers_of_a_finished_plan(layer: Any, wrong: list[str]) -> None:
+def test_layers_of_a_finished_plan(layer: Any, wrong: list[str], caplog: pytest.LogCaptureFixture) -> None:
     assert layers_not_half(json.dumps({"Layers": [layer], "Bindings": ["packed"]})) == wrong
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "layer", [conv(Inputs=feature(Format="Linear")), conv(Outputs=feature()), conv(Weights={"Count": 9})]
+)
+def test_layers_that_do_not_say_their_type(layer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Another version's names, perhaps: no reason to refuse a plan."""
+    assert layers_not_half(json.dumps({"Layers": [layer]})) == []
+    assert "does not say whether these are FP16: /stem/Conv + /Relu: " in caplog.text
 
 
 def test_layers_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
     assert layers_not_half('{"Layers": [') == [] and "cannot be read" in caplog.text
+
+
+class Timings:
+    """A builder's configuration that takes timing caches with ``known`` bytes; None for others, or not set."""
+
+    def __init__(self, *known: bytes, set_too: bool = True) -> None:
+        self.known, self.set_too, self.cache = known, set_too, None
+
+    def create_timing_cache(self, data: bytes) -> Any:
+        return SimpleNamespace(serialize=lambda: data) if data in self.known else None
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        if cache is None:
+            raise TypeError("set_timing_cache(): incompatible function arguments")
+        if not self.set_too and cache.serialize():
+            return False
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return self.cache
+
+
+@pytest.mark.parametrize(
+    ("config", "used"),
+    [
+        (Timings(b"kept", b""), b"kept"),
+        (Timings(b""), b""),
+        (Timings(b"kept", b"", set_too=False), b""),
+        (Timings(), None),
+    ],
+    ids=["good", "damaged", "of another version", "no cache at all"],
+)
+def test_timings_of_the_last_build(engine: Manifest, found: Library, config: Timings, used: bytes | None) -> None:
+    gpu = Gpu("Orin", (8, 7), 8, 12060)
+    building = Build(engine, Library("tensorrt", found.trt, found.log), gpu, 1 << 30, silent())
+    plans_folder().mkdir(parents=True)
+    building._timings.write_bytes(b"kept")
+    building._use_timings(config)
+    assert (config.cache.serialize() if config.cache else None) == used
+    building._keep_timings(config)
+    assert building._timings.read_bytes() == (b"kept" if used is None else used)
 
 
 def test_a_plan_is_for_one_gpu(engine: Manifest, found: Library) -> None:

@@ -286,7 +286,7 @@ def test_frames_on_the_gpu_stay_there(
         again: Any = deblur(out)  # our own results are welcome, too
         once = Frame((expected,), PixelFormat.BGR24, ColorSpec(range=Range.FULL))
         assert np.array_equal(near(again), twin.restore(once)[0].planes[0])
-        with pytest.raises(EngineError, match="memory is unknown to CUDA"):
+        with pytest.raises(UsageError, match="memory is unknown to CUDA"):
             deblur(_stray())
         del out, again
 
@@ -455,3 +455,84 @@ def test_a_file_through_the_gpu(open_gpu: OpenGpu, tmp_path: Path) -> None:
         container.mux(film.encode())
     report = crispstream.run(tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert report.frames == 12
+
+
+def test_a_dead_gpu_fails_every_frame_and_closes(open_gpu: OpenGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error that sticks, nothing works any more, and nothing waits for ever."""
+    machine = open_gpu()
+    with Deblurrer("nano", "cuda") as deblur:
+        deblur(noise())
+        stream = deblur.open_stream()
+        under_way = stream.submit(noise())
+        machine.broken = True
+        with pytest.raises(EngineError):
+            under_way.result()
+        for _ in range(4):
+            with pytest.raises(EngineError):
+                deblur(noise())
+    machine.broken = False
+    machine.alive.clear()  # a dead context takes its objects with it
+    machine.allocations.clear()
+    machine.registered.clear()
+
+
+def test_a_failure_after_the_frame_frees_its_slot_once(open_gpu: OpenGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_gpu()
+    with Deblurrer("nano", "cuda") as deblur:
+        with monkeypatch.context() as broken:
+            broken.setattr("crispstream.runners.slot.Slot.seconds", _fail)
+            with pytest.raises(EngineError, match="launch failed"):
+                deblur(noise())
+        deblur(noise())
+        runner: Any = deblur._runner
+        (lane,) = runner._lanes.values()
+        runner._worker.call(lambda: None)  # the slot is given back after the result is
+        assert sorted(slot.number for slot in lane._free) == list(range(SLOTS))
+
+
+def test_a_lent_frame_on_the_gpu_outlives_its_lane(far: Callable[..., Far], twin: Twin) -> None:
+    expected = twin.restore(replace(noise(), color=ColorSpec(range=Range.FULL)))[0].planes[0]
+    with Deblurrer("nano", "cuda") as deblur:
+        out: Any = deblur(far(noise().planes[0], 183))
+        for pixel_format in PixelFormat:
+            deblur(noise(pixel_format))
+        for width in (62, 63, 64):
+            deblur(noise(size=(width, 43)))  # by now the first lane is closed
+        assert np.array_equal(near(out), expected)
+        del out
+
+
+def test_frames_that_differ_in_what_no_kernel_sees_share_a_lane(open_gpu: OpenGpu) -> None:
+    open_gpu()
+    with Deblurrer("nano", "cuda") as deblur:
+        deblur(noise())
+        deblur(noise().planes[0])
+        deblur(deblur.pinned_frame(61, 43))
+        runner: Any = deblur._runner
+        assert len(runner._lanes) == 1
+        deblur(replace(noise(PixelFormat.NV12), color=ColorSpec(transfer=13)))
+        deblur(replace(noise(PixelFormat.NV12), color=ColorSpec(primaries=9)))
+        assert len(runner._lanes) == 2
+
+
+def test_submitting_while_it_closes_never_hangs(open_gpu: OpenGpu) -> None:
+    open_gpu()
+    for _ in range(10):
+        deblur = Deblurrer("nano", "cuda")
+        deblur(noise())
+        ended: list[object] = []
+
+        def feed(deblur: Deblurrer = deblur, ended: list[object] = ended) -> None:
+            try:
+                while True:
+                    deblur.submit(noise()).result()
+            except (EngineError, UsageError) as error:
+                ended.append(error)
+
+        threads = [threading.Thread(target=feed) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        deblur.close()
+        for thread in threads:
+            thread.join(20)
+        assert len(ended) == 3

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from crispstream.cuda import driver
+from crispstream.cuda import driver, libcuda
 from crispstream.cuda.driver import guard
+from crispstream.cuda.graph import exclusive
 from crispstream.cuda.memory import Buffer, Pinned
 from crispstream.cuda.stream import Event, Stream
 from crispstream.errors import EngineError
@@ -50,6 +51,7 @@ class Device:
         self._context: Any = guard(self.drv, self.drv.Device(index).retain_primary_context)
         try:
             guard(self.drv, self._context.push)
+            libcuda.capture_alone()
         except EngineError:
             self._context.detach()
             raise
@@ -112,7 +114,8 @@ class Device:
         context, self._context = self._context, None
         if context is None:
             return
-        self._attempt(self.drv.Context.synchronize)
+        with exclusive():  # waiting for the whole GPU would spoil a recording in another thread
+            self._attempt(self.drv.Context.synchronize)
         for thing in reversed(list(self._owned.values())):
             self._attempt(thing.close)
         # Both: pycuda aborts the program when a thread ends with a context on its stack.
@@ -123,5 +126,5 @@ class Device:
         """One failure, for example after a crash on the GPU, must not keep the rest from being freed."""
         try:
             guard(self.drv, function)
-        except EngineError as error:
+        except Exception as error:
             _logger.warning("closing GPU %d: %s", self.index, error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from crispstream.errors import EngineError
@@ -14,8 +14,24 @@ from crispstream.errors import EngineError
 if TYPE_CHECKING:
     from crispstream.kernels.device import DeviceKernels
 
-# The collector's switch is the process's: two workers that record at once would turn it on for one another.
 _recording = threading.Lock()
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """For recording, and for what would spoil one: no other thread of the process is inside, the collector is off.
+
+    Waiting for the whole GPU in any thread ends every recording on it, PyTorch allows only one at a time in a process,
+    and the collector could free GPU memory, which may not happen while a graph is recorded.
+    """
+    with _recording:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
 
 
 class Graph:
@@ -38,22 +54,23 @@ class Graph:
 def record(kernels: DeviceKernels, stream: int, function: Callable[[], None]) -> Graph:
     """Record what ``function`` enqueues on ``stream`` (a CUstream) and the streams that it forks to; nothing runs.
 
-    What it calls has run once before, allocates nothing and does not wait. The garbage collector is off meanwhile: it
-    could free GPU memory, which may not happen while a graph is recorded. Raises what ``function`` raises, or
+    What it calls has run once before, allocates nothing and does not wait. Raises what ``function`` raises, or
     EngineError; the stream is usable in any case.
     """
-    with _recording:
-        collecting = gc.isenabled()
-        gc.disable()
+    with exclusive():
         try:
-            kernels.capture_begin(stream)
-            try:
-                function()
-            except BaseException:
-                with suppress(EngineError):  # ending an unfinished recording may fail; it ends all the same
-                    kernels.graph_destroy(kernels.capture_end(stream))
-                raise
-            return Graph(kernels, kernels.capture_end(stream))
-        finally:
-            if collecting:
-                gc.enable()
+            return _record(kernels, stream, function)
+        except EngineError:
+            # Another library of this process that waits for the whole GPU spoils a recording: once more.
+            return _record(kernels, stream, function)
+
+
+def _record(kernels: DeviceKernels, stream: int, function: Callable[[], None]) -> Graph:
+    kernels.capture_begin(stream)
+    try:
+        function()
+    except BaseException:
+        with suppress(EngineError):  # ending an unfinished recording may fail; it ends all the same
+            kernels.graph_destroy(kernels.capture_end(stream))
+        raise
+    return Graph(kernels, kernels.capture_end(stream))

@@ -41,7 +41,11 @@ class DeviceArray:
         if isinstance(thing, DeviceArray):
             return thing
         if hasattr(thing, "__dlpack__"):
-            return _from_dlpack(thing)
+            try:
+                return _from_dlpack(thing)
+            except BufferError as error:  # PyTorch, where the array is not on its current GPU
+                if not hasattr(thing, "__cuda_array_interface__"):
+                    raise UsageError(f"the array is not handed over: {error}", "") from None
         try:
             interface = thing.__cuda_array_interface__
         except AttributeError:

@@ -21,6 +21,7 @@ NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 _DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _DEVICEMAP = 2  # CU_MEMHOSTREGISTER_DEVICEMAP
+_CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _DEVICE_ORDINAL = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 
 
@@ -47,6 +48,7 @@ def libcuda() -> ctypes.CDLL:
         "cuEventDestroy_v2": (pointer,),
         "cuStreamWaitEvent": (pointer, pointer, ctypes.c_uint),
         "cuStreamSynchronize": (pointer,),
+        "cuThreadExchangeStreamCaptureMode": (ctypes.POINTER(integer),),
     }
     for name, arguments in signatures.items():
         function = getattr(library, name)
@@ -98,6 +100,15 @@ def order(first: int, then: int) -> None:
 def synchronize(stream: int) -> None:
     """Wait until ``stream``, a handle, has nothing left to do. Raises EngineError."""
     _call("cuStreamSynchronize", stream)
+
+
+def capture_alone() -> None:
+    """Keep this thread's calls and the graphs that other threads record apart. Raises EngineError.
+
+    Without it, asking an event whether it is done is an error, there and here, while a thread records in global mode,
+    as ``torch.cuda.graph`` does.
+    """
+    _call("cuThreadExchangeStreamCaptureMode", ctypes.byref(ctypes.c_int(_CAPTURE_THREAD_LOCAL)))
 
 
 def owner_of(address: int) -> int | None:

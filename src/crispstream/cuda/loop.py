@@ -121,6 +121,7 @@ class Loop:
         while True:
             while self._watched and (watched := self._done()):
                 self._follow_up(watched)
+                watched = None  # what it holds must not live on while the queue is empty
             if not self._watched:
                 return self._tasks.get()
             try:

@@ -54,6 +54,11 @@ class EngineChoice:
         self._places = deque(places)
         self._failures: list[EngineError] = []
 
+    @property
+    def left(self) -> bool:
+        """Whether there is another engine to try."""
+        return bool(self._places)
+
     def next(self, failure: EngineError | None = None) -> Engine | GpuEngine:
         """Open the next engine; ``failure`` is why the one before cannot be used after all.
 

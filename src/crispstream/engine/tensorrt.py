@@ -205,25 +205,30 @@ class TensorRtParts:
         return graph.record(self._device.kernels, stream, record)
 
     def close(self) -> None:
-        """Free contexts, engines and tensors, in this order. Idempotent."""
+        """Free contexts, what they compiled, engines and tensors, in this order. Idempotent."""
         self._device.disown(self)
-        for path, kernels in self._caches:
-            _keep(path, bytes(kernels.serialize()))
-        self._caches.clear()
+        _keep(self._caches)
         self._contexts.clear()
+        self._caches.clear()
         self._engines.clear()
         while self._buffers:
             self._buffers.popitem()[1].free()
 
 
-def _keep(path: Path, data: bytes) -> None:
-    try:
-        if not path.exists() or path.read_bytes() != data:
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(data)
-            partial.replace(path)
-    except OSError as error:  # they are compiled again next time
-        _logger.debug("cannot keep %s: %s", path, error)
+def _keep(caches: list[tuple[Path, Any]]) -> None:
+    """Write what was compiled to its files. Never raises: whoever closes has memory to free, whatever has failed."""
+    for path, kernels in caches:
+        try:
+            memory = kernels.serialize()
+            if memory is None:
+                raise ValueError("the library returned nothing")
+            data = bytes(memory)
+            if not path.exists() or path.read_bytes() != data:
+                partial = path.with_suffix(".partial")
+                partial.write_bytes(data)
+                partial.replace(path)
+        except Exception as error:  # they are compiled again next time
+            _logger.debug("cannot keep %s: %s", path, str(error))  # a log may keep an error, and with it this frame
 
 
 class TensorRtEngine:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from crispstream.cuda.graph import exclusive
 from crispstream.cuda.worker import Worker
 from crispstream.engine.protocol import Engine, GpuEngine, PaddedSize, PartsSession, check_padded
 from crispstream.errors import EngineError
@@ -151,7 +152,10 @@ class TorchParts:
         """Record what ``record`` enqueues on ``stream``; PyTorch's allocator has to know of it."""
         graph, external = torch.cuda.CUDAGraph(), _external(stream, self._device)
         try:
-            with torch.cuda.graph(graph, self._pool, stream=external, capture_error_mode="thread_local"):
+            with (
+                exclusive(),
+                torch.cuda.graph(graph, self._pool, stream=external, capture_error_mode="thread_local"),
+            ):
                 record()
         except RuntimeError as error:
             raise EngineError(f"PyTorch cannot capture a graph: {error}") from error

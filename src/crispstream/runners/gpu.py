@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
 from crispstream.engine.protocol import GpuEngine
-from crispstream.errors import EngineError
+from crispstream.errors import CrispStreamError, EngineError
 from crispstream.frame import Frame
 from crispstream.gating import Decision
 from crispstream.runners.lane import Lane, Streams
@@ -37,7 +38,13 @@ class GpuRunner:
     def submit(self, frame: Frame, decision: Decision, strength: float) -> Future[Outcome]:
         """Hand the frame to the worker. Raises EngineError after ``close``."""
         future: Future[Outcome] = Future()
-        self._worker.post(self._launch, frame, decision, strength, future)
+
+        def refused(posted: Future[None]) -> None:
+            """``_launch`` itself never raises: the worker was closed before it came to it."""
+            if error := posted.exception():
+                future.set_exception(error)
+
+        self._worker.post(self._launch, frame, decision, strength, future).add_done_callback(refused)
         return future
 
     def pinned(self, like: Frame) -> Frame:
@@ -51,13 +58,14 @@ class GpuRunner:
 
     def close(self) -> None:
         """Finish what is under way, free everything, the engine included; a second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._worker.call(self._close_lanes)
-        self._engine.close()
+        if not self._closed:
+            with suppress(EngineError):  # somebody else was quicker
+                self._worker.call(self._close_lanes)
+            self._engine.close()
 
     def _lane(self, frame: Frame) -> Lane:
+        if self._closed:
+            raise EngineError("this engine is closed")
         layout = FrameLayout.of(frame)
         if layout not in self._lanes:
             if len(self._lanes) == MAX_LANES:
@@ -69,14 +77,16 @@ class GpuRunner:
         try:
             self._lane(frame).launch(frame, decision, strength, future)
         except BaseException as error:
-            future.set_exception(error if isinstance(error, EngineError) else EngineError(f"the GPU failed: {error}"))
+            known = isinstance(error, CrispStreamError)
+            future.set_exception(error if known else EngineError(f"the GPU failed: {error}"))
 
     def _close_lane(self, lane: Lane) -> None:
-        while not lane.idle:
-            self._worker.finish_oldest()
+        while not lane.idle and self._worker.finish_oldest():
+            pass
         lane.close()
 
     def _close_lanes(self) -> None:
+        self._closed = True
         for lane in self._lanes.values():
             self._close_lane(lane)
         self._lanes.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,9 +15,11 @@ import numpy.typing as npt
 
 from crispstream.cuda.device import Device
 from crispstream.cuda.interop import DeviceArray
+from crispstream.cuda.libcuda import LEGACY_STREAM
 from crispstream.cuda.stream import Stream
 from crispstream.device_frame import DeviceFrame
 from crispstream.engine.protocol import GpuEngine, Graph
+from crispstream.errors import EngineError
 from crispstream.frame import Frame
 from crispstream.gating import SLOTS, Decision
 from crispstream.kernels.library import Mix, Sizes
@@ -62,13 +65,15 @@ class Lane:
         g = self.geometry
         self._sizes = Sizes(g.pack, g.padded_width, g.padded_height, g.map_stride, 1)
         self.frames = PinnedFrames(self._device, self.layout)
-        self.device_frames = DeviceFrames(self._device, self.layout)
+        self.device_frames = DeviceFrames(self._worker, self.layout)
         self._graphs: dict[tuple[int, str], Graph] = {}
         self._slots: list[Slot] = []
         self._parts = engine.open_parts(self.geometry)
         try:
-            self._slots += [Slot(i, self._device, self.layout) for i in range(SLOTS)]
+            for number in range(SLOTS):
+                self._slots.append(Slot(number, self._device, self.layout))
             self._free = deque(self._slots)
+            self.frames.reserve(SLOTS + 2)
             self._warm_up()
         except BaseException:
             self.close()
@@ -82,22 +87,22 @@ class Lane:
     def launch(self, frame: Frame, decision: Decision, strength: float, future: Future[Outcome]) -> None:
         """Start on a frame; ``future`` gets its outcome in the worker's thread. Waits for a slot."""
         while not self._free:
-            self._worker.finish_oldest()
+            if not self._worker.finish_oldest():
+                raise EngineError("the GPU has lost the frames under way", "open the engine again")
         slot = self._free.popleft()
         try:
             self._start(slot, frame, decision, strength, future)
         except BaseException:
-            self._streams.synchronize()  # nothing may still use the slot
-            self._free.append(slot)
+            self._give_back(slot)
             raise
 
     def head(self, frame: Frame) -> npt.NDArray[np.float32]:
         """Person mask and blur gate of a frame: (2, rows, columns)."""
         future: Future[Outcome] = Future()
         self.launch(frame, Decision(False, False), 0.0, future)
-        while not future.done():
-            self._worker.finish_oldest()
-        future.result()
+        while not future.done() and self._worker.finish_oldest():
+            pass
+        future.result(timeout=0)
         head = np.empty(self.geometry.head_shape, np.float16)
         self._device.copy_out(head, self._parts.head, self._streams.copy_out)
         self._streams.copy_out.synchronize()
@@ -117,12 +122,14 @@ class Lane:
 
     def _start(self, slot: Slot, frame: Frame, decision: Decision, strength: float, future: Future[Outcome]) -> None:
         streams = self._streams
-        slot.begun.record(streams.copy_in)
         planes: tuple[Any, ...]
         mix = Mix(strength * decision.strength, decision.mask_gain, decision.mask_bias)
         if isinstance(frame, DeviceFrame):
+            slot.begun.record(streams.copy_in)
             for plane in frame.planes:
                 plane.prepare(self._device, streams.copy_in)
+            # A result whose memory comes back may still be read by work on the consumer's default stream.
+            streams.copy_in.follow(LEGACY_STREAM)
             block, planes = None, self.device_frames.lend()
             slot.post(_planes(frame.planes), _planes(planes), mix, streams.copy_in)
         else:
@@ -131,6 +138,7 @@ class Lane:
             if lent is None:
                 for mine, theirs in zip(slot.planes, frame.planes, strict=True):
                     np.copyto(mine, theirs)
+            slot.begun.record(streams.copy_in)
             source = slot.send(lent, streams.copy_in)
             slot.post(source, slot.destination(block), mix, streams.copy_in)
         slot.arrived.record(streams.copy_in)
@@ -141,15 +149,21 @@ class Lane:
         slot.left.record(streams.copy_out)
 
         def finish() -> None:
-            self._free.append(slot)
             people, rest, non_finite = slot.findings
             future.set_result(Outcome(frame.with_planes(planes), (people, rest), non_finite, slot.seconds()))
+            self._free.append(slot)  # last: where something above fails, ``fail`` does it
 
         def fail(error: BaseException) -> None:
-            self._free.append(slot)
+            self._give_back(slot)
             future.set_exception(error)
 
         self._worker.when(slot.left, finish, fail)
+
+    def _give_back(self, slot: Slot) -> None:
+        """Take a slot back whose frame failed. Nothing may still use it; where the GPU is dead, nothing can."""
+        with suppress(EngineError):
+            self._streams.synchronize()
+        self._free.append(slot)
 
     def _compute(self, slot: Slot, decision: Decision) -> None:
         """Launch what was captured, after what came in and before what goes out."""
@@ -175,7 +189,10 @@ class Lane:
         kernels.blend(slot.job, job, 1, self._sizes, parts.head, foreground, background, findings, stream)
 
     def _warm_up(self) -> None:
-        """Run every variant once, which lets the libraries load what they load late, then capture it for each slot."""
+        """Run every variant once, which lets the libraries load what they load late, then capture it for each slot.
+
+        Every graph is launched once, too: the first launch brings it to the GPU.
+        """
         compute = self._streams.compute
         for slot in self._slots:
             slot.post(slot.send(None, compute), slot.destination(None), Mix(1, 1, 0), compute)
@@ -184,7 +201,9 @@ class Lane:
             compute.synchronize()
             for slot in self._slots:
                 record = partial(self._enqueue, slot, variant)
-                self._graphs[slot.number, variant.variant] = self._parts.capture(compute.handle, record)
+                graph = self._graphs[slot.number, variant.variant] = self._parts.capture(compute.handle, record)
+                graph.launch(compute.handle)
+                compute.synchronize()
 
 
 def _planes(arrays: tuple[DeviceArray, ...]) -> Planes:

@@ -33,7 +33,9 @@ class FrameLayout:
     @classmethod
     def of(cls, frame: Frame) -> FrameLayout:
         """The layout for frames like this one; how its own planes lie does not matter."""
-        return cls(frame.format, frame.width, frame.height, frame.color)
+        color = frame.color  # as far as a kernel sees it: one lane serves all frames that differ in the rest
+        seen = ColorSpec(color.matrix, color.range, color.siting) if frame.format.is_yuv else ColorSpec()
+        return cls(frame.format, frame.width, frame.height, seen)
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from crispstream.cuda.device import Device
 from crispstream.cuda.interop import DeviceArray
 from crispstream.cuda.memory import Buffer, Pinned
+from crispstream.cuda.worker import Worker
+from crispstream.errors import EngineError
 from crispstream.frame import Frame, Plane
 from crispstream.runners.layout import FrameLayout
 
@@ -36,6 +39,16 @@ class PinnedFrames:
         self._pinned: dict[int, Pinned] = {}
         self._free: deque[Pinned] = deque()
 
+    def reserve(self, blocks: int) -> None:
+        """Pin so many blocks now: it takes milliseconds that no frame should wait for. Raises EngineError."""
+        for _ in range(blocks):
+            self._pin()
+
+    def _pin(self) -> None:
+        pinned = self._device.pin(self._layout.nbytes)
+        self._pinned[pinned.array.ctypes.data] = pinned
+        self._free.append(pinned)
+
     def lend(self) -> tuple[tuple[Plane, ...], Block]:
         """Planes of a frame and the block they lie in: ordinary memory where LENT_BYTES of page-locked are all lent."""
         size = self._layout.nbytes
@@ -43,9 +56,7 @@ class PinnedFrames:
             array = np.empty(size, np.uint8)
             return self._layout.planes(array), Block(array, None)
         if not self._free:
-            pinned = self._device.pin(size)
-            self._pinned[pinned.array.ctypes.data] = pinned
-            self._free.append(pinned)
+            self._pin()
         pinned = self._free.popleft()
         lease = _HostLease(pinned.array)
         weakref.finalize(lease, self._free.append, pinned).atexit = False
@@ -67,32 +78,36 @@ class PinnedFrames:
 class DeviceFrames:
     """Blocks of one layout in the GPU's memory. ``lend`` and ``close`` belong to the worker's thread."""
 
-    def __init__(self, device: Device, layout: FrameLayout) -> None:
-        self._device, self._layout = device, layout
-        self._buffers: list[Buffer] = []
+    def __init__(self, worker: Worker, layout: FrameLayout) -> None:
+        self._worker, self._layout = worker, layout
         self._free: deque[Buffer] = deque()
+        self._closed = False
 
     def lend(self) -> tuple[DeviceArray, ...]:
         """Planes in a free block. Raises EngineError where the GPU has no memory left."""
         layout = self._layout
-        if not self._free:
-            self._buffers.append(self._device.allocate(layout.nbytes))
-            self._free.append(self._buffers[-1])
-        buffer = self._free.popleft()
+        buffer = self._free.popleft() if self._free else self._worker.device.allocate(layout.nbytes)
         lease = _DeviceLease()
-        weakref.finalize(lease, self._free.append, buffer).atexit = False
+        weakref.finalize(lease, self._take_back, buffer).atexit = False
         addresses = layout.addresses(buffer.address)
         return tuple(
-            DeviceArray(address, shape, (stride, *layout.inner_strides(shape)), lease, self._device.index)
+            DeviceArray(address, shape, (stride, *layout.inner_strides(shape)), lease, self._worker.device.index)
             for address, shape, stride in zip(addresses, layout.shapes, layout.strides, strict=True)
         )
 
     def close(self) -> None:
-        """Free the memory, also that of frames which are still lent. Idempotent."""
-        for buffer in self._buffers:
-            buffer.free()
-        self._buffers.clear()
-        self._free.clear()
+        """Free the memory; that of frames which are lent, when they come back or the worker ends. Idempotent."""
+        self._closed = True
+        while self._free:
+            self._free.popleft().free()
+
+    def _take_back(self, buffer: Buffer) -> None:
+        """In any thread, whenever the last plane is gone."""
+        if not self._closed:
+            self._free.append(buffer)
+            return
+        with suppress(EngineError):  # a worker that has ended freed it
+            self._worker.post(buffer.free)
 
 
 class _DeviceLease:

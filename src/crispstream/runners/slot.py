@@ -25,8 +25,9 @@ class Planes(NamedTuple):
 class Slot:
     """One of the frames in flight. Lives in the worker's thread.
 
-    Job and findings share a block of page-locked memory, the mailbox. On a GPU with memory of its own, mailbox and
-    frame are copied; an integrated GPU works on the page-locked memory itself.
+    Job and findings share a block of page-locked memory, the mailbox, which is copied both ways: every thread of a
+    kernel reads the job, and page-locked memory may not be cached on an integrated GPU. There the frame itself is not
+    copied: the GPU works on the page-locked memory.
     """
 
     def __init__(self, number: int, device: Device, layout: FrameLayout) -> None:
@@ -36,7 +37,7 @@ class Slot:
         self._mailbox.array[:] = 0
         self._staging.array[:] = 0
         self.planes = layout.planes(self._staging.array)
-        self._far_mailbox = None if device.integrated else device.allocate(_MAILBOX)
+        self._far_mailbox = device.allocate(_MAILBOX)
         self._far_in = None if device.integrated else device.allocate(layout.nbytes)
         self._far_out = device.allocate(layout.nbytes)
         mailbox: Any = self._mailbox.array
@@ -52,7 +53,7 @@ class Slot:
     @property
     def job_address(self) -> int:
         """Where the GPU reads the job."""
-        return self._far_mailbox.address if self._far_mailbox else _mapped(self._mailbox.device_address)
+        return self._far_mailbox.address
 
     @property
     def findings_address(self) -> int:
@@ -92,13 +93,11 @@ class Slot:
         _point(self.job.source, source)
         _point(self.job.destination, destination)
         self.job.mix = mix
-        if self._far_mailbox is not None:
-            self._device.copy_in(self._far_mailbox.address, self._mailbox.array[:_FINDINGS_AT], stream)
+        self._device.copy_in(self._far_mailbox.address, self._mailbox.array[:_FINDINGS_AT], stream)
 
     def fetch_findings(self, stream: Stream) -> None:
         """Copy what the GPU found to where ``findings`` reads it."""
-        if self._far_mailbox is not None:
-            self._device.copy_out(self._mailbox.array[_FINDINGS_AT:], self.findings_address, stream)
+        self._device.copy_out(self._mailbox.array[_FINDINGS_AT:], self.findings_address, stream)
 
     def close(self) -> None:
         """Free memory and events; the slot is not used any more."""
