@@ -34,7 +34,7 @@ GPU_PYTHON ?= $(BIN)/python
 test-gpu:
 	@$(GPU_PYTHON) -m pytest -m gpu $(ARGS)
 	@for tool in memcheck racecheck initcheck synccheck; do compute-sanitizer --tool $$tool --error-exitcode 1 \
-		$(GPU_PYTHON) -m pytest -m gpu tests/kernels -p no:cacheprovider || exit 1; done
+		$(GPU_PYTHON) -m pytest -m gpu tests/kernels --timeout 0 -p no:cacheprovider || exit 1; done
 	@$(GPU_PYTHON) benchmarks/gpu.py
 
 lint: setup

@@ -30,6 +30,8 @@ LAYOUTS = ("HWC8", "LINEAR")
 """Formats for the features between parts, best first. TensorRT-RTX 1.4 cannot compile the branches with the first."""
 FLAGS = ("STRONGLY_TYPED", "PROFILING_DETAILED")
 
+_TYPE_FIELDS = ("format/datatype", "datatype", "type")
+"""Of a tensor until TensorRT 10, since 11 (beside "format"), and of weights; versions differ in the case of letters."""
 _NO_MEMORY = re.compile(r"out ?of ?memory|could not be allocated|insufficient (?:workspace|memory)", re.IGNORECASE)
 _logger = logging.getLogger("crispstream")
 
@@ -158,9 +160,7 @@ class Build:
         config.progress_monitor = make_monitor(trt, self.display, self.stop)
         networks.set_sizes(found, config, self.engine, profile)
         if self.library.flavour == "tensorrt":
-            timings = self._timings.read_bytes() if self._timings.exists() else b""
-            if not config.set_timing_cache(config.create_timing_cache(timings), ignore_mismatch=False):
-                config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+            self._use_timings(config)
         else:
             config.num_compute_capabilities = len(self._capabilities)
             for i, capability in enumerate(self._capabilities):
@@ -174,12 +174,20 @@ class Build:
         name = f"timings-{self.library.version}-{self.target}".lower()
         return plans_folder() / (re.sub(r"[^\w.]+", "-", name) + ".cache")
 
-    def _keep_timings(self, config: Any) -> None:
+    def _use_timings(self, config: Any) -> None:
         """TensorRT measures tactics once and looks them up next time. TensorRT-RTX does not measure."""
-        if self.library.flavour == "tensorrt":
+        kept = self._timings.read_bytes() if self._timings.exists() else b""
+        for timings in (kept, b""):  # empty where what was kept is damaged or another version's
+            cache = config.create_timing_cache(timings)
+            if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+                return
+
+    def _keep_timings(self, config: Any) -> None:
+        cache = config.get_timing_cache() if self.library.flavour == "tensorrt" else None
+        if cache is not None:
             partial = self._timings.with_suffix(".partial")
             with suppress(OSError):  # the next build takes longer
-                partial.write_bytes(bytes(config.get_timing_cache().serialize()))
+                partial.write_bytes(bytes(cache.serialize()))
                 partial.replace(self._timings)
 
     def _checked(self, data: bytes, part: str) -> bytes:
@@ -200,15 +208,15 @@ class Build:
 def layers_not_half(information: str) -> list[str]:
     """Convolutions in an inspector's JSON that read, write or hold something other than FP16, as "name: what".
 
-    A layer tells its type, its tensors with "Format/Datatype" and its weights' type. A fused one has the names of all
-    that it was, and may read scalars and vectors of its own, which are no feature maps.
+    A layer tells its type, its tensors with format and type and its weights' type. A fused one has the names of all
+    that it was, and may read scalars and vectors of its own, which are no feature maps. What has no type is logged.
     """
     try:
         layers = json.loads(information).get("Layers", [])
     except ValueError as error:  # seen with names that are not escaped
         _logger.warning("the layers of the plan cannot be read: %s", error)
         return []
-    wrong = []
+    wrong, untold = list[str](), list[str]()
     for layer in layers:
         if not isinstance(layer, dict):  # a name alone: not detailed
             continue
@@ -216,12 +224,24 @@ def layers_not_half(information: str) -> list[str]:
         if "conv" not in f"{name} {layer.get('LayerType')} {layer.get('ParameterType')}".lower():
             continue
         tensors = [tensor for end in ("Inputs", "Outputs") for tensor in layer.get(end, [])]
-        kinds = [str(tensor.get("Format/Datatype")) for tensor in tensors if len(tensor.get("Dimensions", [])) == 4]
+        things = [("", tensor) for tensor in tensors if len(tensor.get("Dimensions", [])) == 4]
         weights = layer.get("Weights")
         if isinstance(weights, dict) and weights.get("Count"):
-            kinds.append(f"weights {weights.get('Type')}")
-        wrong += [f"{name}: {kind}" for kind in kinds if not re.search("half|fp16", kind, re.IGNORECASE)]
+            things.append(("weights ", weights))
+        for what, thing in things:
+            said, typed = _kind(thing)
+            if not re.search("half|fp16", said, re.IGNORECASE):
+                (wrong if typed else untold).append(f"{name}: {what}{said}")
+    if untold:
+        _logger.warning("the plan does not say whether these are FP16: %s", "; ".join(untold))
     return wrong
+
+
+def _kind(thing: dict[str, Any]) -> tuple[str, bool]:
+    """What a tensor or weights say of their format and type, and whether a field of the type is among it."""
+    fields = {key.lower(): str(value) for key, value in thing.items()}
+    types = [fields[key] for key in _TYPE_FIELDS if key in fields]
+    return " ".join([fields["format"], *types] if "format" in fields else types), bool(types)
 
 
 def _known_targets(trt: Any) -> str:
