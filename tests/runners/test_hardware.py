@@ -41,19 +41,30 @@ def noise(pixel_format: PixelFormat = PixelFormat.BGR24, size: tuple[int, int] =
     return Frame(tuple(planes), pixel_format, ColorSpec())
 
 
+@pytest.fixture(scope="module")
+def cuda_torch() -> None:
+    """Needed by the torch engine on a GPU, and by what compares with PyTorch there."""
+    if not torch.cuda.is_available():
+        pytest.skip(f"PyTorch {torch.__version__} here has no CUDA: install a build of PyTorch for this GPU")
+
+
 @pytest.fixture(scope="module", params=[name for name in BACKENDS if name != "onnxruntime"])
 def deblur(request: pytest.FixtureRequest) -> Iterator[Deblurrer]:
+    if request.param == "torch":
+        request.getfixturevalue("cuda_torch")
     try:
         opened = Deblurrer("nano", "cuda", backend=request.param)
         opened(noise())
     except EngineError as error:
+        if request.param == "torch":
+            raise  # it needs no plan
         pytest.skip(f"{request.param} does not open here: {error} ({error.hint})")
     with opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def networks() -> tuple[HumanAwareNet, HumanAwareNet]:
+def networks(cuda_torch: None) -> tuple[HumanAwareNet, HumanAwareNet]:
     """The network in FP32, and in plain FP16 on the GPU."""
     paths = [load_manifest("nano").weights_path] * 2
     exact, half = (load_network(preset("nano"), path) for path in paths)
@@ -103,6 +114,7 @@ def test_pinned_and_pageable_agree(deblur: Deblurrer) -> None:
     assert np.array_equal(deblur(frame).planes[0], deblur(noise()).planes[0])
 
 
+@pytest.mark.usefixtures("cuda_torch")
 def test_frames_of_pytorch_stay_on_the_gpu(deblur: Deblurrer) -> None:
     wanted = torch.from_numpy(deblur(noise().planes[0]))
     there = torch.from_numpy(noise().planes[0]).cuda()
@@ -136,6 +148,7 @@ def test_ten_thousand_frames_hold_memory_flat(deblur: Deblurrer) -> None:
     assert max(levels[1:]) - levels[1] <= 4 * 2**20, levels
 
 
+@pytest.mark.usefixtures("cuda_torch")
 def test_opened_and_closed_a_hundred_times() -> None:
     drv = load()
     assert drv is not None
@@ -148,6 +161,7 @@ def test_opened_and_closed_a_hundred_times() -> None:
     assert levels[-1] - levels[9] <= 64 * 2**20, levels
 
 
+@pytest.mark.usefixtures("cuda_torch")
 def test_two_workers_in_two_threads() -> None:
     found: dict[int, list[npt.NDArray[np.uint8]]] = {}
     last = len(probe().gpus) - 1
