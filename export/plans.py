@@ -18,7 +18,7 @@ from crispstream.manifest import PARTS, Manifest, load
 from crispstream.plan import FLAVOURS, LIBRARY, Plan, Profile, Size
 
 from .progress import Display
-from .tensorrt import Build
+from .tensorrt import Build, known_targets
 
 MEMORY = Path("/proc/meminfo")
 
@@ -40,12 +40,17 @@ def build_plans(
     """
     if not re.fullmatch(r"cuda(:\d+)?", device):
         raise UsageError(f"unknown device '{device}'", "cuda or cuda:N")
-    if target is not None and not re.fullmatch(r"sm\d+(\+sm\d+)*", target):
+    if target is not None and device != "cuda":
+        raise UsageError(f"--target is for GPUs that are elsewhere, --device {device} is here", "give one of them")
+    if target is not None and not re.fullmatch(r"sm\d+(\+sm\d+)*", target := target.lower()):
         raise UsageError(f"'{target}' names no GPUs", "compute capabilities, such as sm89 or sm86+sm89+sm120")
     targets = tuple(dict.fromkeys(target.split("+"))) if target else ()
     engine = load(preset)
     profiles = [_profile(engine, sizes) for sizes in ranges]
     found = _library(backend, targets)
+    for one in targets:
+        if not hasattr(found.trt.ComputeCapability, one.upper()):
+            raise UsageError(f"{found} does not build for {one}", known_targets(found.trt))
     with ExitStack() as stack:
         display = stack.enter_context(Display(sys.stderr, quiet))
         if targets:

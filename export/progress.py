@@ -61,14 +61,14 @@ class Display:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Display:
-        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def begin(self, what: str) -> None:
-        """Start the bar of ``what``."""
+        """Start the bar of ``what``. The first one opens the display: an error before it stays a line of its own."""
+        self._bar.start()
         self._task = self._bar.add_task(what, total=1.0)
 
     def show(self, fraction: float) -> None:

@@ -166,7 +166,7 @@ class Build:
             for i, capability in enumerate(self._capabilities):
                 known = getattr(trt.ComputeCapability, capability.upper(), None)
                 if known is None or not config.set_compute_capability(known, i):
-                    raise EngineError(f"{self.library} does not build for {capability}", _known_targets(trt))
+                    raise EngineError(f"{self.library} does not build for {capability}", known_targets(trt))
         return config
 
     @property
@@ -244,7 +244,8 @@ def _kind(thing: dict[str, Any]) -> tuple[str, bool]:
     return " ".join([fields["format"], *types] if "format" in fields else types), bool(types)
 
 
-def _known_targets(trt: Any) -> str:
+def known_targets(trt: Any) -> str:
+    """The compute capabilities that this library builds for, in words."""
     return "it knows " + ", ".join(sorted(n.lower() for n in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d+", n)))
 
 

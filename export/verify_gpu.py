@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crispstream.deblurrer import Deblurrer
+from crispstream.engine.select import EngineChoice
 from crispstream.errors import EngineError
 from crispstream.manifest import load
 from crispstream.model.network import HumanAwareNet
@@ -35,6 +36,7 @@ def verify_gpu(preset: str | Path, device: str, size: Size, images: Iterable[Pat
     residual values were not finite, or why it does not open; and the largest error of ``model.half()``, "plain".
     ``images`` as for ``verify``. Raises EngineError where no engine opens or one is off by more than FP16 explains.
     """
+    EngineChoice(preset, device)  # a GPU that is not there is told before minutes of computing
     engine = load(preset)
     net = load_network(find_preset(engine.preset), engine.weights_path)
     pictures = list(frames(real_pictures(images), *size).values())

@@ -272,3 +272,42 @@ def test_nothing_is_sent_or_left_in_the_cache(tmp_path: Path) -> None:
 
 def test_public_names() -> None:
     assert {"Deblurrer", "Frame", "PixelFormat", "ColorSpec", "run", "CrispStreamError"} <= set(crispstream.__all__)
+
+
+def test_a_size_that_no_engine_takes_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crispstream.engine.onnxruntime import OnnxRuntimeEngine
+
+    session = OnnxRuntimeEngine.session
+
+    def picky(engine: OnnxRuntimeEngine, size: Geometry) -> object:
+        if size.padded_width > 1000:
+            raise EngineError("too wide for this engine")
+        return session(engine, size)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "session", picky)
+    monkeypatch.setitem(sys.modules, "crispstream.engine.torch", None)
+    with Deblurrer("nano", "cpu") as opened:
+        opened(blurred(32, 64))
+        with pytest.raises(EngineError, match="too wide for this engine"):
+            opened(blurred(32, 2000))
+        opened(blurred(32, 64))
+
+
+def test_a_failed_frame_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Deblurrer("nano", "cpu") as opened:
+        runner = opened._runner
+        process, calls = runner._process, iter(range(100))  # type: ignore[union-attr]
+
+        def third(*arguments: object) -> object:
+            if next(calls) == 2:
+                raise EngineError("boom")
+            return process(*arguments)
+
+        monkeypatch.setattr(runner, "_process", third)
+        stream, failed = opened.open_stream(), []
+        for i in range(7):
+            try:
+                stream.process(Frame.from_array(blurred(16, 16)))
+            except EngineError:
+                failed.append(i)
+        assert failed == [2]

@@ -59,7 +59,8 @@ def test_optional_modules(monkeypatch: pytest.MonkeyPatch, installed: bool) -> N
     found = {found.name: found for found in doctor.diagnose()}
     for name in FRAMEWORKS:
         assert found[name].status == ("ok" if installed else "missing") and not found[name].needed
-        assert found[name].hint == ("" if installed else "type: pip install 'crispstream[export]'")
+        wanted = "onnx" if name == "onnx" else "'crispstream[export]'"
+        assert found[name].hint == ("" if installed else f"type: pip install {wanted}")
 
 
 # --- no GPU ----------------------------------------------------------------------------------------------------------

@@ -8,5 +8,6 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/crispstream`` (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crispstream"
+    """``$XDG_CACHE_HOME/crispstream`` (XDG Base Directory Specification, which ignores relative paths)."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "crispstream"

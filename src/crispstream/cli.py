@@ -165,6 +165,8 @@ def verify(
     debug: Debug = False,
 ) -> Report:
     """Compare every engine of a preset with FP32 PyTorch; those of the CPU leave the figures in its manifest."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UsageError(f"unknown device '{device}'", "cpu, cuda or cuda:N")
     try:
         from crispstream.export.verify import verify as verify_preset
         from crispstream.export.verify_gpu import verify_gpu
@@ -184,7 +186,7 @@ def bench(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Report:
-    """Measure the engine alone and the whole path from memory to memory, without a codec."""
+    """Measure the CPU's engine alone and the whole path from memory to memory, without a codec."""
     from crispstream.bench import bench as measure
 
     data = measure(preset, _size(size), frames, threads)
@@ -218,7 +220,7 @@ def build(
 
         data = build_plans(preset, ranges, backend, target, device, quiet=as_json)
     except ModuleNotFoundError as error:
-        raise _missing_extra(error, "gpu", ("onnx",)) from error
+        raise EngineError(f"this needs {error.name}, which is not installed", "pip install onnx") from error
     done = {True: "built before", False: "built"}
     lines = [f"{plan['size']} for {data['target']}: {done[plan['reused']]}, {plan['folder']}" for plan in data["plans"]]
     return Report(data, "\n".join(lines))

@@ -176,7 +176,7 @@ class Deblurrer:
             self._runner = GpuRunner(engine)
         else:
             self._runner = CpuRunner(cast(Engine, engine), self._threads)
-        self._engine = engine
+        self._engine, self._on_gpu = engine, on_gpu(engine)
 
     def _ready(self, frame: Frame) -> Runner:
         """The runner, prepared for frames like this; the next engine's where this one cannot take them."""
@@ -194,12 +194,13 @@ class Deblurrer:
                     self._runner.prepare(frame)
                     self._prepared.add(key)
                 except EngineError as error:
-                    if not self._choice.left:
-                        raise
-                    failed, self._runner, self._engine = self._runner, None, None
-                    failed.close()  # before the next one needs the memory
+                    try:
+                        engine = self._choice.next(error)
+                    except EngineError:
+                        raise error from None  # this one goes on with the sizes that it takes
+                    self._runner.close()
                     self._prepared.clear()
-                    self._open(self._choice.next(error))
+                    self._open(engine)
 
     def _submit(self, frame: Frame, decision: Decision) -> Future[Outcome]:
         future = self._ready(frame).submit(frame, decision, self._strength)
@@ -218,10 +219,11 @@ class Deblurrer:
             for stage, seconds in outcome.seconds.items():
                 stats.seconds[stage] += seconds
         if first:
+            fp32 = "use --engine-backend onnxruntime, which computes in FP32"
             _logger.warning(
-                "%d residual values were not finite and were dropped: those pixels stay as they were; if it goes on, "
-                "use --engine-backend onnxruntime, which computes in FP32, and report it",
+                "%d residual values were not finite and were dropped: those pixels stay as they were. If it goes on, %s",
                 outcome.non_finite,
+                fp32 if self._on_gpu else "install the engine again",
             )
 
 
@@ -266,8 +268,9 @@ class DeblurStream:
             self._size, self._since_reset = size, 0
         statistics = None
         if len(self._under_way) == SLOTS:
-            past = self._under_way.popleft().result()
-            statistics = past.statistics if self._since_reset >= SLOTS else None
+            past = self._under_way.popleft()
+            if past.exception() is None and self._since_reset >= SLOTS:  # whoever asked for that frame has the error
+                statistics = past.result().statistics
         future = self._deblurrer._submit(frame, self._gating.decide(statistics))
         self._under_way.append(future)
         self._since_reset += 1

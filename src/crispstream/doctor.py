@@ -25,7 +25,8 @@ def diagnose() -> list[Check]:
         _needed("ONNX Runtime", "pip install onnxruntime", _onnxruntime),
         _needed("engines", REINSTALL, _engines),
         _needed("video", "pip install av", _video),
-        *(_module(name, "pip install 'crispstream[export]'") for name in ("torch", "onnx", "onnxscript")),
+        _module("onnx", "pip install onnx"),
+        *(_module(name, "pip install 'crispstream[export]'") for name in ("torch", "onnxscript")),
         *gpu_checks(),
         *jetson_checks(),
     ]

@@ -153,9 +153,7 @@ def _read(source: Source, inbox: BoundedQueue[Frame], stats: PipelineStats) -> N
 def _write(sinks: Sequence[Sink], outbox: BoundedQueue[Pending], stats: PipelineStats) -> None:
     try:
         for pending in outbox:
-            since = perf_counter()
             frame = pending.result()
-            stats.deblur_seconds += perf_counter() - since
             del pending
             since = perf_counter()
             for sink in sinks:

@@ -230,7 +230,7 @@ def size_text(size: Size) -> str:
 
 def unwritable(folder: Path, error: OSError) -> OutputError:
     """What is said where the cache does not take a plan."""
-    return OutputError(f"cannot write {folder}: {error.strerror}", "set XDG_CACHE_HOME to a folder with room")
+    return OutputError(f"cannot write {folder}: {error.strerror}", "set XDG_CACHE_HOME to a folder that can be written")
 
 
 def _preset_folder(engine: Manifest) -> Path:

@@ -86,7 +86,7 @@ def test_ctrl_c(engine: Manifest, found: Library, monkeypatch: pytest.MonkeyPatc
 
 
 def test_unknown_target(engine: Manifest) -> None:
-    with pytest.raises(EngineError, match="does not build for sm87") as caught:
+    with pytest.raises(UsageError, match="does not build for sm87") as caught:
         build_plans(engine.folder, ONE, target="sm87", quiet=True)
     assert "sm89" in caught.value.hint and "sm120" in caught.value.hint
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from crispstream.errors import EngineError
@@ -49,8 +48,11 @@ class Loop:
     """One daemon thread. ``at_end``, set from within the thread, is the last thing that it does."""
 
     def __init__(self, name: str) -> None:
-        # SimpleQueue.put is reentrant: the garbage collector may stop a loop at any point of any thread.
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        # Both are reentrant: the garbage collector may stop a loop at any point of any thread. Not a SimpleQueue: its
+        # ``get`` with a short timeout can wait for ever (CPython passes on what is left of it, even where negative).
+        self._tasks: deque[_Task | None] = deque()
+        self._wake = threading.Lock()
+        self._wake.acquire()
         self._watched: deque[_Watched] = deque()
         self._stopping = self._ended = False
         self.at_end: Callable[[], None] = lambda: None
@@ -69,7 +71,7 @@ class Loop:
         if self._stopping:
             raise _closed()
         future: Future[T] = Future()
-        self._tasks.put(_Task(future, function, arguments, keywords))
+        self._put(_Task(future, function, arguments, keywords))
         if self._ended:  # between the look at _stopping and the put
             self._refuse()
         return future
@@ -99,9 +101,14 @@ class Loop:
     def stop(self, wait: bool = True) -> None:
         """Finish what was posted and is watched, then end. Idempotent, from any thread; its own cannot wait."""
         self._stopping = True
-        self._tasks.put(None)
+        self._put(None)
         if wait and not self.inside:
             self._thread.join()
+
+    def _put(self, task: _Task | None) -> None:
+        self._tasks.append(task)
+        with suppress(RuntimeError):  # it was woken before and has not looked yet
+            self._wake.release()
 
     def _run(self) -> None:
         while (task := self._next()) is not None:
@@ -122,12 +129,9 @@ class Loop:
             while self._watched and (watched := self._done()):
                 self._follow_up(watched)
                 watched = None  # what it holds must not live on while the queue is empty
-            if not self._watched:
-                return self._tasks.get()
-            try:
-                return self._tasks.get(timeout=POLL_SECONDS)
-            except Empty:
-                continue
+            if self._tasks:
+                return self._tasks.popleft()
+            self._wake.acquire(timeout=POLL_SECONDS if self._watched else -1)
 
     def _done(self) -> _Watched | None:
         """Take the oldest if its event is done; one whose event cannot tell is done with, too."""
@@ -147,13 +151,11 @@ class Loop:
                 watched.failed(error)
 
     def _refuse(self) -> None:
-        while True:
-            try:
-                task = self._tasks.get_nowait()
-            except Empty:
-                return
-            if task is not None and task.future.set_running_or_notify_cancel():
-                task.future.set_exception(_closed())
+        with suppress(IndexError):
+            while True:
+                task = self._tasks.popleft()
+                if task is not None and task.future.set_running_or_notify_cancel():
+                    task.future.set_exception(_closed())
 
 
 def _carry_out(

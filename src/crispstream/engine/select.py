@@ -49,15 +49,12 @@ class EngineChoice:
         if not places:
             here = "a GPU" if device == "cpu" else "the CPU"
             raise UsageError(f"{backend} runs on {here}, not on {device}", "choose another --device or backend")
+        if all(place.startswith("cuda") for _, place in places):
+            _check_gpu(places[0][1])
         self.manifest = load(preset)
         self._threads = threads
         self._places = deque(places)
         self._failures: list[EngineError] = []
-
-    @property
-    def left(self) -> bool:
-        """Whether there is another engine to try."""
-        return bool(self._places)
 
     def next(self, failure: EngineError | None = None) -> Engine | GpuEngine:
         """Open the next engine; ``failure`` is why the one before cannot be used after all.
@@ -81,7 +78,7 @@ class EngineChoice:
         if len(self._failures) == 1:
             raise self._failures[0]
         reasons = "; ".join(str(failure) for failure in self._failures)
-        raise EngineError(f"no engine opens {self.manifest.preset}: {reasons}", self._failures[0].hint)
+        raise EngineError(f"no engine opens {self.manifest.preset}: {reasons}", "type: crispstream doctor")
 
 
 def open_engine(
@@ -99,6 +96,16 @@ def _places(device: str, backend: str) -> list[tuple[Backend, str]]:
     if device in ("auto", "cpu"):
         places += [(name, "cpu") for name in _ON_CPU]
     return [place for place in places if backend in ("auto", place[0])]
+
+
+def _check_gpu(device: str) -> None:
+    """Raise EngineError where the driver has no such GPU: no engine can say it better."""
+    found = probe()
+    if found.problem:
+        raise EngineError(found.problem, found.hint)
+    if int(device.partition(":")[2] or 0) >= len(found.gpus):
+        there = ", ".join(f"cuda:{gpu.index} ({gpu.name})" for gpu in found.gpus)
+        raise EngineError(f"there is no GPU {device}", f"there is {there}")
 
 
 def _open(name: Backend, manifest: Manifest, device: str, threads: int | None) -> Engine | GpuEngine:

@@ -32,7 +32,7 @@ TENSORS_OF = {"encoder": ("packed", *FEATURES, "head")} | dict.fromkeys(PARTS[1:
 _MODULE = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _OLDEST = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 4)}
 _INSTALL = {
-    "tensorrt": "it comes with JetPack, elsewhere from NVIDIA's package index: docs/tensorrt.md",
+    "tensorrt": "a Jetson has it from JetPack; elsewhere type: pip install tensorrt-cu13 (docs/install.md)",
     "tensorrt-rtx": "type: pip install tensorrt-rtx",
 }
 _logger = logging.getLogger("crispstream")
