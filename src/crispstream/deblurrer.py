@@ -221,7 +221,7 @@ class Deblurrer:
         if first:
             fp32 = "use --engine-backend onnxruntime, which computes in FP32"
             _logger.warning(
-                "%d residual values were not finite and were dropped: those pixels stay as they were. If it goes on, %s",
+                "%d residual values were not finite and were dropped: those pixels stay as they were. If it recurs, %s",
                 outcome.non_finite,
                 fp32 if self._on_gpu else "install the engine again",
             )
