@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure weights: ``python -m training.evaluate --preset nano --weights FILE --pairs DIR --frames DIR --photos DIR``.
+"""Measure weights: ``python -m training.evaluate --preset nano --pairs DIR --frames DIR --photos DIR --davis DIR``.
 
-Every gain is a mean over pictures, PSNR in dB against that of the blurred input; pictures are 8-bit when compared.
+Prints JSON, one object a set. Pictures are 8-bit when compared with the truth; docs/evaluation.md says what each figure
+means.
 """
 
 from __future__ import annotations
@@ -9,136 +10,122 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from crispstream.metrics import psnr
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import load_network
-from training.dataset import PhotoSet, Picture, average_exposure, read_manifest, read_rgb
+from training.dataset import Picture
+from training.measures import Score, align, change_error, quality, region, summary, temporal_summary
+from training.sheets import write_sheet
+from training.testsets import Sample, averaged_clip, averaged_pairs, davis_samples, photo_samples, read_pairs
 
 BORDER = 10
+MOST_ALIKE = 90.0
+"""Cap in dB of the no-harm figure, so that an untouched picture does not decide a mean."""
+CLIPS = {7: 8, 9: 10, 11: 12, 13: 14}
+"""Films for the temporal error. Frames of 240 fps in an exposure: from one exposure to the next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """PSNR in dB of the blurred input and of the restored picture against the truth."""
+class Restored(NamedTuple):
+    """``picture`` (H, W, 3); ``codes``, the same before rounding; ``mask`` (H, W) in [0, 1], where it sees people."""
 
-    blurred: float
-    restored: float
+    picture: Picture
+    codes: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.float32]
 
 
-def restore(net: HumanAwareNet, picture: Picture) -> Picture:
-    """(H, W, 3) RGB through the network, quantised to 8 bits."""
-    image = torch.from_numpy(picture.transpose(2, 0, 1).copy()).float().div(255)[None]
+def restore(net: HumanAwareNet, picture: Picture) -> Restored:
+    """(H, W, 3) RGB through the network, on the device where that is."""
+    device = next(net.parameters()).device
+    image = torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(device).float().div(255)[None]
     with torch.inference_mode():
-        out = net(image).image.clamp(0, 1).mul(255).add(0.5).byte()[0]
-    return np.ascontiguousarray(out.numpy().transpose(1, 2, 0))
+        output = net(image)
+        codes = output.image.clamp(0, 1).mul(255)[0]
+        stride = output.foreground.shape[-1] * net.preset.pack // output.head.shape[-1]
+        maps = F.interpolate(output.head, scale_factor=float(stride), mode="bilinear", align_corners=False)
+    mask = maps[0, 0, : picture.shape[0], : picture.shape[1]].cpu().numpy()
+    found = codes.permute(1, 2, 0).cpu().numpy()
+    return Restored((found + 0.5).astype(np.uint8), found, mask)
 
 
-def align(truth: Picture, blurred: Picture) -> Picture:
-    """Shift the truth onto the blurred picture (ECC, translation; Evangelidis and Psarakis, PAMI 2008).
-
-    The sharp frame of a real pair is not always the exact middle of the exposure. Moving the truth rather than the
-    results treats input and output alike.
-    """
-    shift = np.eye(2, 3, dtype=np.float32)
-    grey = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (blurred, truth)]
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 1e-6)
-    try:
-        _, shift = cv2.findTransformECC(grey[0], grey[1], shift, cv2.MOTION_TRANSLATION, stop, None, 5)
-    except cv2.error:
-        return truth
-    size = (truth.shape[1], truth.shape[0])
-    moved = cv2.warpAffine(
-        truth, shift, size, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
+def measure(net: HumanAwareNet, sample: Sample, real: bool, sheet: Path | None) -> Score:
+    """Figures of one picture. ``real``: the truth is aligned and a border of 10 pixels cut."""
+    out, kept = restore(net, sample.blurred), restore(net, sample.sharp)
+    truth = align(sample.sharp, sample.blurred) if real else sample.sharp
+    if sheet is not None:
+        write_sheet(sheet / f"{sample.name}.jpg", sample.blurred, out.picture, truth, out.mask)
+    edge = BORDER if real else 0
+    inner = (slice(edge, truth.shape[0] - edge), slice(edge, truth.shape[1] - edge))
+    shown = (sample.blurred[inner], out.picture[inner], truth[inner])
+    # Before rounding, or a change of less than half a code would count as none.
+    harm = min(psnr(kept.codes, sample.sharp), MOST_ALIKE)
+    whole = asdict(quality(*shown))
+    if sample.person is None:
+        return Score(**whole, harm=harm)
+    person, mask = sample.person[inner], out.mask[inner]
+    seen, true = mask > 0.5, person > 0.5
+    return Score(
+        **whole,
+        harm=harm,
+        person=region(*shown, person),
+        background=region(*shown, 1 - person),
+        common=int((seen & true).sum()),
+        either=int((seen | true).sum()),
+        person_pixels=int(true.sum()),
     )
-    return np.asarray(moved, np.uint8)
 
 
-def score(net: HumanAwareNet, pairs: Iterable[tuple[Picture, Picture]]) -> list[Score]:
-    """Scores of (blurred, sharp) pairs, aligned, without a border of 10 pixels."""
-    inner = (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
-    scores = []
-    for blurred, sharp in pairs:
-        truth = align(sharp, blurred)[inner]
-        scores.append(Score(psnr(blurred[inner], truth), psnr(restore(net, blurred)[inner], truth)))
-    return scores
+def score(net: HumanAwareNet, samples: Iterable[Sample], real: bool = True, sheet: Path | None = None) -> list[Score]:
+    """``measure`` for each sample."""
+    return [measure(net, sample, real, sheet) for sample in samples]
 
 
-def read_pairs(folder: Path) -> Iterable[tuple[Picture, Picture]]:
-    """``NAME_blur.webp`` with ``NAME_sharp.webp``."""
-    for path in sorted(folder.glob("*_blur.webp")):
-        yield read_rgb(path), read_rgb(path.with_name(path.name.replace("_blur", "_sharp")))
+def temporal(net: HumanAwareNet, folder: Path) -> dict[str, float]:
+    """Temporal error over films whose exposures follow one another with a gap of 1/240 second: see ``change_error``."""
+    errors: tuple[list[float], list[float]] = ([], [])
+    for window, step in CLIPS.items():
+        previous: Sample | None = None
+        shown: tuple[Picture, ...] = ()
+        for sample in averaged_clip(folder, window, step):
+            pictures = (sample.blurred, restore(net, sample.blurred).picture)
+            if previous is not None:
+                for one, before, after in zip(errors, shown, pictures, strict=True):
+                    one.append(change_error((before, previous.sharp), (after, sample.sharp)))
+            previous, shown = sample, pictures
+    return temporal_summary(*errors)
 
 
-def averaged_pairs(folder: Path, every: int = 12) -> Iterable[tuple[Picture, Picture]]:
-    """Means of 7, 9, 11, 13 consecutive 240 fps frames with the middle frame, every ``every`` frames."""
-    frames = sorted(folder.glob("*.jpg"))
-    for index, middle in enumerate(range(6, len(frames) - 6, every)):
-        half = 3 + index % 4
-        window = [read_rgb(f) for f in frames[middle - half : middle + half + 1]]
-        yield average_exposure(window), window[half]
-
-
-def photo_figures(net: HumanAwareNet, folder: Path) -> dict[str, float]:
-    """On synthesised blur of the validation photographs: gain in and outside the person, mask IoU; and how close the
-    output stays to sharp input."""
-    photos = PhotoSet(read_manifest(folder, "val"))
-    inside, outside, union, common, harm = [], [], 0.0, 0.0, []
-    with torch.inference_mode():
-        for index in range(12):
-            batch = photos.batch(4, 256, 16.0, 8_000_000 + index, torch.device("cpu"))
-            output = net(batch.blurry)
-            before = (batch.blurry - batch.sharp).square().mean(1, keepdim=True)
-            after = (output.image.clamp(0, 1) - batch.sharp).square().mean(1, keepdim=True)
-            for region, gains in ((batch.mask, inside), (1 - batch.mask, outside)):
-                area = region.sum((1, 2, 3))
-                errors = [(e * region).sum((1, 2, 3)) / area.clamp(min=1) for e in (before, after)]
-                good = (area > 1000) & (errors[0] > 1e-6)
-                gains.append(10 * torch.log10(errors[0][good] / errors[1][good]))
-            seen = torch.nn.functional.interpolate(output.head[:, :1], size=256, mode="bilinear") > 0.5
-            true = batch.mask > 0.5
-            known = batch.mask_known[:, None, None, None]
-            common += float((seen & true & known).sum())
-            union += float(((seen | true) & known).sum())
-            sharp = net(batch.sharp).image.clamp(0, 1)
-            harm.append(-10 * torch.log10((sharp - batch.sharp).square().mean((1, 2, 3)).clamp(min=1e-9)))
-    return {
-        "gain_person": float(torch.cat(inside).mean()),
-        "gain_background": float(torch.cat(outside).mean()),
-        "mask_iou": common / max(union, 1.0),
-        "no_harm_psnr": float(torch.cat(harm).mean()),
+def evaluate(
+    net: HumanAwareNet,
+    pairs: Path | None = None,
+    frames: Path | None = None,
+    photos: Path | None = None,
+    davis: Path | None = None,
+    sheets: Path | None = None,
+) -> dict[str, Any]:
+    """Figures of every set that is given, rounded to a thousandth; a sheet of every picture into ``sheets``."""
+    sets = {
+        "real_pairs": (pairs, read_pairs, True),
+        "averaged_240fps": (frames, averaged_pairs, True),
+        "photographs": (photos, photo_samples, False),
+        "davis": (davis, davis_samples, False),
     }
-
-
-def summary(scores: list[Score]) -> dict[str, float]:
-    """Means and the number of pictures that got worse."""
-    return {
-        "pictures": len(scores),
-        "psnr_blurred": float(np.mean([s.blurred for s in scores])),
-        "psnr_restored": float(np.mean([s.restored for s in scores])),
-        "gain": float(np.mean([s.restored - s.blurred for s in scores])),
-        "worse": sum(s.restored < s.blurred for s in scores),
-    }
-
-
-def evaluate(net: HumanAwareNet, pairs: Path | None, frames: Path | None, photos: Path | None) -> dict[str, Any]:
-    """Figures for every set that is given, rounded to a thousandth."""
     figures: dict[str, dict[str, float]] = {}
-    if pairs is not None:
-        figures["real_pairs"] = summary(score(net, read_pairs(pairs)))
+    for name, (folder, read, real) in sets.items():
+        if folder is not None:
+            figures[name] = summary(score(net, read(folder), real, sheets / name if sheets else None))
     if frames is not None:
-        figures["averaged_240fps"] = summary(score(net, averaged_pairs(frames)))
-    if photos is not None:
-        figures["photographs"] = photo_figures(net, photos)
-    return {name: {k: round(v, 3) for k, v in values.items()} for name, values in figures.items()}
+        figures["temporal_240fps"] = temporal(net, frames)
+    return {name: {k: round(v, 4 if "ssim" in k else 3) for k, v in values.items()} for name, values in figures.items()}
 
 
 def main() -> None:
@@ -146,13 +133,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), required=True)
     parser.add_argument("--weights", type=Path, help="safetensors (default: those shipped with the preset)")
-    parser.add_argument("--pairs", type=Path, help="folder of *_blur.webp and *_sharp.webp")
+    parser.add_argument("--pairs", type=Path, help="folder of *_blur.webp and *_sharp.webp, perhaps *_mask.png")
     parser.add_argument("--frames", type=Path, help="folder of consecutive 240 fps frames")
     parser.add_argument("--photos", type=Path, help="folder with manifest.csv")
+    parser.add_argument("--davis", type=Path, help="folder of NAME/frames/*.jpg with NAME/masks/*.png")
+    parser.add_argument("--sheets", type=Path, help="folder for a before/after/truth JPEG of every picture")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
     arguments = parser.parse_args()
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = arguments.weights or Path("engines") / arguments.preset / "weights.safetensors"
-    net = load_network(preset(arguments.preset), weights)
-    print(json.dumps(evaluate(net, arguments.pairs, arguments.frames, arguments.photos), indent=2))
+    net = load_network(preset(arguments.preset), weights).to(device)
+    sets = {name: getattr(arguments, name) for name in ("pairs", "frames", "photos", "davis", "sheets")}
+    print(json.dumps(evaluate(net, **sets), indent=2))
 
 
 if __name__ == "__main__":
