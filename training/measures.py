@@ -14,8 +14,9 @@ from training.dataset import Picture
 
 Map = npt.NDArray[np.float32]
 
-STILL = 60.0
-"""Input this close to the truth (dB) has no blur to remove: no gain is counted."""
+NEARLY_SHARP = 45.0
+"""Input this close to the truth (dB) has no blur to remove: no gain is counted, or one such picture would decide a
+mean."""
 SMALLEST = 1000.0
 """Pixels that a region must have to be measured on its own."""
 
@@ -78,7 +79,7 @@ def region(blurred: Picture, restored: Picture, truth: Picture, weight: Map) -> 
     if weight[SSIM_MARGIN:-SSIM_MARGIN, SSIM_MARGIN:-SSIM_MARGIN].sum() < SMALLEST:
         return None
     found = quality(blurred, restored, truth, weight)
-    return found if found.blurred < STILL else None
+    return found if found.blurred < NEARLY_SHARP else None
 
 
 def _differences(qualities: list[Quality], name: str) -> dict[str, float]:
@@ -94,11 +95,12 @@ def _differences(qualities: list[Quality], name: str) -> dict[str, float]:
 def summary(scores: list[Score]) -> dict[str, float]:
     """Means over blurred pictures, how many got worse, the masks' overlap over all pixels; a figure that no picture
     gives is left out. Raises ValueError when nothing was blurred."""
-    whole = [s for s in scores if s.blurred < STILL]
+    whole = [s for s in scores if s.blurred < NEARLY_SHARP]
     if not whole:
         raise ValueError("no picture of the set is blurred")
     figures: dict[str, float] = {
         "pictures": len(whole),
+        "nearly_sharp": len(scores) - len(whole),
         "psnr_blurred": float(np.mean([q.blurred for q in whole])),
         "psnr_restored": float(np.mean([q.restored for q in whole])),
         "gain": float(np.mean([q.restored - q.blurred for q in whole])),
