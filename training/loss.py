@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network is trained for: the picture, the person mask, the blur gate."""
+"""What the network is trained for: the picture, its spectrum, the person mask, the blur gate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from crispstream.model.network import Output
 from training.synthesis import Batch
 
 PICTURE_WEIGHT = 0.03
+FREQUENCY_WEIGHT = 2.0
 LABEL_WEIGHT = 0.02
 FLOOR = 1e-4
 """Mean squared error (40 dB) below which better is worth little: sharp frames must not outweigh blurred ones."""
@@ -24,10 +25,24 @@ def _label_loss(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
     return (per_sample * known).sum() / known.sum().clamp(min=1)
 
 
+def frequency_loss(image: Tensor, sharp: Tensor) -> Tensor:
+    """Mean absolute difference of real and imaginary parts of the Fourier transforms (MIMO-UNet, ICCV 2021).
+
+    Two (N, 3, H, W) in any floating type -> scalar in FP32. Orthonormal, so that its weight fits every crop size.
+    """
+    spectrum = torch.fft.rfft2(image.float() - sharp.float(), norm="ortho")
+    return torch.view_as_real(spectrum).abs().mean()
+
+
 def total_loss(output: Output, batch: Batch) -> Tensor:
-    """Negative PSNR of each picture (as NAFNet trains, ECCV 2022), cross-entropy of mask and gate where known."""
-    error = (output.image - batch.sharp).float().square().mean((1, 2, 3))
+    """Negative PSNR of each picture (as NAFNet trains, ECCV 2022), its spectrum, cross-entropy of mask and gate where
+    known. FP32 whatever the network computes in; call it outside autocast."""
+    error = (output.image.float() - batch.sharp).square().mean((1, 2, 3))
     picture = 10 * torch.log10(error + FLOOR).mean()
     mask = _label_loss(output.head[:, :1], batch.mask, batch.mask_known)
     gate = _label_loss(output.head[:, 1:], batch.gate, batch.gate_known)
-    return PICTURE_WEIGHT * picture + LABEL_WEIGHT * (mask + gate)
+    return (
+        PICTURE_WEIGHT * picture
+        + FREQUENCY_WEIGHT * frequency_loss(output.image, batch.sharp)
+        + LABEL_WEIGHT * (mask + gate)
+    )

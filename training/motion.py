@@ -47,17 +47,3 @@ def random_affine(
     cos, sin = rotation.cos() * zoom, rotation.sin() * zoom
     rows = torch.stack((torch.stack((cos, -sin, path[..., 0]), -1), torch.stack((sin, cos, path[..., 1]), -1)), -2)
     return rows
-
-
-def displacement(maps: Tensor, size: int) -> Tensor:
-    """Blur length (count, 1, size, size) in pixels: the largest distance that each pixel moves between two samples
-    mirrored in time, measured over the exposure."""
-    axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
-    grid = torch.stack((axis.expand(size, size), axis[:, None].expand(size, size), torch.ones(size, size)))
-    half = maps.shape[1] // 2
-    ends = maps[:, [0, half // 2, -1 - half // 2, -1]]
-    moved = torch.einsum("ntij,jhw->ntihw", ends, grid)
-    first = (moved[:, 3] - moved[:, 0]).norm(dim=1)
-    second = (moved[:, 2] - moved[:, 1]).norm(dim=1)
-    corner = (moved - grid[:2]).norm(dim=2).amax(1)
-    return torch.maximum(torch.maximum(first, second), corner)[:, None]

@@ -15,10 +15,16 @@ from torch import Tensor
 
 from training.camera import degrade
 from training.color import to_linear, to_srgb
-from training.motion import displacement, random_affine
+from training.motion import random_affine
 
-GATE_PIXELS = 2.0
-"""Blur length at which the gate label is 1; shorter blur gets a proportional label."""
+AGREE, DIFFER = 2 / 255, 8 / 255
+"""Change of the codes by blur, before noise, up to which the gate label is 0 and from which on it is 1."""
+
+GATE_REACH = 9
+"""Pixels, odd: side of the square over which the largest change counts, since blur changes no pixel mid-edge."""
+
+FLAT_SHARE = 0.05
+"""Share of samples without content: one colour or a faint slope, on which motion leaves no trace."""
 
 
 class Batch(NamedTuple):
@@ -86,6 +92,23 @@ def _extents(count: int, longest: float, generator: torch.Generator) -> tuple[Te
     return length[0], length[1]
 
 
+def gate_label(blurred: Tensor, sharp: Tensor) -> Tensor:
+    """Where blur can be seen: two (N, 3, H, W) of sRGB codes in [0, 1] without noise -> (N, 1, H, W) in [0, 1]."""
+    change = (blurred - sharp).abs().amax(1, keepdim=True)
+    reach = F.max_pool2d(change, GATE_REACH, 1, GATE_REACH // 2)
+    return ((reach - AGREE) / (DIFFER - AGREE)).clamp(0, 1)
+
+
+def flat_pictures(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """(count, 3, height, width) sRGB: grey or coloured, half of them with a faint slope of brightness."""
+    grey = torch.rand(count, 1, 1, 1, generator=generator)
+    tint = (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * torch.rand(count, 1, 1, 1, generator=generator)
+    slope = (torch.rand(count, 1, 2, 2, generator=generator) - 0.5) * 0.2
+    slope = slope * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
+    slope = F.interpolate(slope, size=(height, width), mode="bilinear", align_corners=True)
+    return (grey + tint + slope).clamp(0, 1)
+
+
 def synthesise(
     photo: Tensor, alpha: Tensor, is_person: Tensor, mask_known: Tensor, size: int, longest: float, seed: int
 ) -> Batch:
@@ -104,6 +127,13 @@ def synthesise(
     together = torch.rand(count, generator=generator) < 0.33
     person_maps = torch.where(together[:, None, None, None], camera_maps, person_maps)
 
+    flat = torch.rand(count, 1, 1, 1, generator=generator) < FLAT_SHARE
+    empty = flat_pictures(count, *photo.shape[-2:], generator)
+    flat = flat.to(device)
+    photo = torch.where(flat, empty.to(device), photo)
+    alpha = torch.where(flat, torch.zeros_like(alpha), alpha)
+    mask_known = mask_known | flat.flatten()
+
     linear = to_linear(photo)
     boost = torch.rand(count, 1, 1, 1, generator=generator).to(device) * 2
     highlight = ((linear.amax(1, keepdim=True) - 0.8) / 0.2).clamp(0, 1)
@@ -113,12 +143,10 @@ def synthesise(
     sharp = to_srgb(_centre(linear, size))
     blurry = degrade(mean, generator)
 
-    move_camera, move_person = displacement(camera_maps, size).to(device), displacement(person_maps, size).to(device)
-    length = soft * move_person + (1 - soft) * move_camera
-    gate = (length / GATE_PIXELS).clamp(0, 1)
-    still = (length.amax((1, 2, 3)) == 0)[:, None, None, None]
-    # Nothing moved: what is wrong with the picture is not blur, so the right answer is the picture itself.
-    target = torch.where(still, blurry, sharp)
+    gate = gate_label(to_srgb(mean), sharp)
+    unblurred = (gate.amax((1, 2, 3)) == 0)[:, None, None, None]
+    # No blur to be seen: what is wrong with the picture is something else, so the right answer is the picture itself.
+    target = torch.where(unblurred, blurry, sharp)
     mask = soft * is_person[:, None, None, None].to(soft.dtype)
     return Batch(blurry, target, mask, gate, mask_known, torch.ones_like(mask_known))
 

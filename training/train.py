@@ -1,111 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a preset: ``python -m training.train --preset nano --data DIR --steps 20000 --minutes 60``.
+"""Train a preset: ``python -m training.train --preset nano --data DIR --steps 20000 --minutes 9``.
 
-Time-boxed and resumable: ``--minutes`` ends a session, ``--steps`` is what the cosine schedule stretches over, the
-checkpoint in the run folder is taken up again when it is there. The same seed gives the same samples.
+Time-boxed and resumable: ``--minutes`` ends a session, start-up included; ``--steps`` is what the cosine schedule
+stretches over; the run folder's checkpoint is taken up again when it is there. The same seed gives the same samples.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import multiprocessing
+import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from crispstream.errors import CrispStreamError
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import save_weights
 from training import checkpoint
+from training.curves import save_curves
 from training.dataset import HighSpeedSet, PhotoSet, read_manifest
 from training.headroom import with_headroom
 from training.loss import total_loss
+from training.samples import SampleStream
+from training.schedule import Shape, rate_at
 from training.synthesis import Batch
 
-POOL_BATCHES = 24
-AHEAD = 4
 AVERAGE_DECAY = 0.999
-
-
-class Maker:
-    """Synthesises the batch of an index; depends on the seed alone, so that any process may do it."""
-
-    def __init__(self, data: Path, count: int, size: int, seed: int, device: torch.device) -> None:
-        self.photos = PhotoSet(read_manifest(data, "train"))
-        self.high_speed = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
-        self.count, self.size, self.seed, self.device = count, size, seed, device
-
-    def make(self, index: int, progress: float) -> Batch:
-        """``progress`` in [0, 1]: blur grows with it."""
-        seed = self.seed * 1_000_003 + index
-        if self.high_speed and index % 5 == 4:
-            return self.high_speed[index // 5 % len(self.high_speed)].batch(self.count, self.size, seed, self.device)
-        longest = np.random.default_rng(seed).uniform(4, 16 + 12 * progress)
-        return self.photos.batch(self.count, self.size, float(longest), seed, self.device)
-
-
-_maker: Maker | None = None
-
-
-def _start_worker(*arguments: Any) -> None:
-    global _maker
-    torch.set_num_threads(1)
-    _maker = Maker(*arguments)
-
-
-def _make_in_worker(index: int, progress: float) -> Batch:
-    assert _maker is not None
-    return _maker.make(index, progress)
-
-
-class SampleStream:
-    """Batches for every step. Each synthesised batch stays in a pool and is used ``reuse`` times in other company and
-    orientation, because on a CPU synthesis costs more than a training step. On a CPU a second process synthesises."""
-
-    def __init__(self, data: Path, count: int, size: int, reuse: int, seed: int, device: torch.device) -> None:
-        self.count, self.reuse, self.seed = count, reuse, seed
-        made_by = (data, count, size, seed, device)
-        self._maker = None if device.type == "cpu" else Maker(*made_by)
-        self._worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, made_by)
-        self._coming: dict[int, Future[Batch]] = {}
-        self._pool: list[Batch] = []
-        self._made = -1
-
-    def _take(self, index: int, step_share: float) -> Batch:
-        if self._maker is not None:
-            return self._maker.make(index, index * step_share)
-        for ahead in range(index, index + AHEAD):
-            if ahead not in self._coming:
-                self._coming[ahead] = self._worker.submit(_make_in_worker, ahead, ahead * step_share)
-        return self._coming.pop(index).result()
-
-    def batch(self, step: int, total: int) -> Batch:
-        """The batch of one step; depends on seed and step only."""
-        newest = step // self.reuse
-        for index in range(max(self._made + 1, newest - POOL_BATCHES + 1), newest + 1):
-            self._pool = [*self._pool, self._take(index, self.reuse / total)][-POOL_BATCHES:]
-        self._made = newest
-        rng = np.random.default_rng((self.seed, step))
-        picks = [(int(rng.integers(len(self._pool))), int(rng.integers(self.count))) for _ in range(self.count)]
-        parts = [torch.stack([self._pool[b][field][i] for b, i in picks]) for field in range(len(Batch._fields))]
-        turn, flip = int(rng.integers(4)), bool(rng.integers(2))
-        return Batch(*(_orient(p, turn, flip) if p.ndim == 4 else p for p in parts))
-
-    def close(self) -> None:
-        """End the second process."""
-        self._worker.shutdown(cancel_futures=True)
-
-
-def _orient(x: Tensor, turn: int, flip: bool) -> Tensor:
-    x = torch.rot90(x, turn, (2, 3))
-    return (x.flip(3) if flip else x).contiguous()
+CURVE_POINTS = 400
+VALIDATION = Shape(192, 8)
+VALIDATION_BATCHES = 6
+MOMENTS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def gain(net: HumanAwareNet, batches: list[Batch]) -> float:
@@ -121,7 +49,101 @@ def gain(net: HumanAwareNet, batches: list[Batch]) -> float:
     return float(torch.cat(gains).mean())
 
 
-def recipe(arguments: argparse.Namespace, progress: checkpoint.Progress) -> dict[str, Any]:
+class Trainer:
+    """One session of training: network, optimiser, moving average, progress, and the folder they are kept in."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Raises InputError when a checkpoint is asked for and is not whole, FileNotFoundError without photographs."""
+        self.began = time.monotonic()
+        self.arguments = arguments
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(automatic if arguments.device == "auto" else arguments.device)
+        torch.manual_seed(arguments.seed)
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
+        torch.backends.cudnn.benchmark = True  # three crop sizes; a CUDA session is not bit for bit repeatable anyway
+        self.net = HumanAwareNet(preset(arguments.preset)).to(self.device, memory_format=torch.channels_last)
+        self.judge = HumanAwareNet(self.net.preset).to(self.device).eval()
+        self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=arguments.rate, weight_decay=1e-4, betas=(0.9, 0.99)
+        )
+        self.progress = checkpoint.Progress(arguments.preset)
+        self.folder = arguments.run / "checkpoint"
+        resume = arguments.resume or (arguments.run if (self.folder / checkpoint.INDEX).exists() else None)
+        if resume is not None:
+            self.progress = checkpoint.load(checkpoint.find(resume), self.net, self.average, self.optimizer)
+        self.loss = torch.tensor(self.progress.loss, device=self.device)
+        self.counted = self.began
+        validation = PhotoSet(read_manifest(arguments.data, "val"))
+        size, count = VALIDATION
+        self.held_out = [
+            validation.batch(count, size, 16.0, 7_000_000 + i, self.device) for i in range(VALIDATION_BATCHES)
+        ]
+
+    def step(self, batch: Batch) -> None:
+        """One update of the weights and of their average; a gradient that is not finite is left out."""
+        progress = self.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(progress.step, self.arguments.steps, self.arguments.rate)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            output = self.net(batch.blurry.contiguous(memory_format=torch.channels_last))
+        loss = total_loss(output, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
+        progress.step += 1
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            progress.updates += 1
+            self.loss = loss.detach() if progress.updates == 1 else self.loss.lerp(loss.detach(), 0.02)
+        with torch.no_grad():
+            decay = min(AVERAGE_DECAY, (1 + progress.step) / (10 + progress.step))
+            for name, value in self.net.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        if progress.step % max(1, self.arguments.steps // CURVE_POINTS) == 0:
+            progress.losses.append((progress.step, round(self.loss.item(), 5)))
+
+    def keep(self) -> None:
+        """Judge the averaged weights on the validation split; write checkpoint, weights, recipe and curves."""
+        progress, run = self.progress, self.arguments.run
+        now = time.monotonic()
+        progress.seconds, self.counted = progress.seconds + now - self.counted, now
+        progress.loss = self.loss.item()
+        self.judge.load_state_dict(self.average)
+        progress.gains.append((progress.step, round(gain(self.judge, self.held_out), 3)))
+        moments = MOMENTS[self.arguments.moments]
+        checkpoint.save(self.folder, progress, self.net, self.average, self.optimizer, moments)
+        save_weights(with_headroom(self.judge), run / "weights.safetensors")
+        (run / "training.json").write_text(json.dumps(recipe(self.arguments, self.device, progress), indent=2) + "\n")
+        save_curves(run / "curves.png", progress)
+        print(
+            f"step {progress.step}/{self.arguments.steps}  loss {progress.loss:.5f}  "
+            f"validation {progress.gains[-1][1]:+.3f} dB  {progress.seconds / 60:.1f} min  "
+            f"{progress.step / progress.seconds:.2f} steps/s",
+            flush=True,
+        )
+
+    def run(self) -> checkpoint.Progress:
+        """Train until the steps or the minutes are over; keep the state every few minutes and at the end."""
+        arguments, progress = self.arguments, self.progress
+        full = Shape(arguments.crop, arguments.batch)
+        samples = SampleStream(arguments.data, arguments.steps, full, arguments.reuse, arguments.seed, self.device)
+        deadline = self.began + arguments.minutes * 60
+        kept = time.monotonic()
+        try:
+            while progress.step < min(arguments.steps, arguments.stop_after) and time.monotonic() < deadline:
+                self.step(samples.batch(progress.step))
+                if time.monotonic() - kept > arguments.save_minutes * 60:
+                    self.keep()
+                    kept = time.monotonic()
+        finally:
+            samples.close()
+        self.keep()
+        return progress
+
+
+def recipe(arguments: argparse.Namespace, device: torch.device, progress: checkpoint.Progress) -> dict[str, Any]:
     """What the weights were made from, for the manifest (``python -m crispstream.export --training``)."""
     photos = read_manifest(arguments.data, "train")
     return {
@@ -130,99 +152,51 @@ def recipe(arguments: argparse.Namespace, progress: checkpoint.Progress) -> dict
         "high_speed_frames": sum(len(HighSpeedSet(folder).frames) for folder in sorted(arguments.data.glob("*240"))),
         "steps": progress.step,
         "minutes": round(progress.seconds / 60, 1),
-        "device": str(arguments.device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         **{name: getattr(arguments, name) for name in ("batch", "crop", "rate", "reuse", "seed")},
-        "validation_gain_db": progress.curve,
+        "validation_gain_db": progress.gains,
     }
 
 
 def train(arguments: argparse.Namespace) -> checkpoint.Progress:
-    """Run one session and write weights and checkpoint to the run folder."""
-    device = torch.device(arguments.device)
-    torch.manual_seed(arguments.seed)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    net = HumanAwareNet(preset(arguments.preset)).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=arguments.rate, weight_decay=1e-4, betas=(0.9, 0.99))
-    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    progress = checkpoint.Progress(arguments.preset)
+    """Run one session and write checkpoint, weights, recipe and curves to the run folder."""
     arguments.run.mkdir(parents=True, exist_ok=True)
-    stored = arguments.run / "checkpoint.safetensors"
-    if stored.exists():
-        progress = checkpoint.load(stored, net, average, optimizer)
-    samples = SampleStream(arguments.data, arguments.batch, arguments.crop, arguments.reuse, arguments.seed, device)
-    validation = PhotoSet(read_manifest(arguments.data, "val"))
-    held_out = [validation.batch(8, 192, 16.0, 7_000_000 + i, device) for i in range(6)]
-    judge = HumanAwareNet(net.preset).to(device).eval()
-
-    began = saved = time.monotonic()
-    deadline = began + arguments.minutes * 60
-    running = 0.0
-
-    def keep() -> None:
-        nonlocal began
-        now = time.monotonic()
-        progress.seconds, began = progress.seconds + now - began, now
-        judge.load_state_dict(average)
-        progress.curve.append((progress.step, round(gain(judge, held_out), 3)))
-        checkpoint.save(stored, progress, net, average, optimizer)
-        save_weights(with_headroom(judge), arguments.run / "weights.safetensors")
-        (arguments.run / "training.json").write_text(json.dumps(recipe(arguments, progress), indent=2) + "\n")
-        print(
-            f"step {progress.step}/{arguments.steps}  loss {running:.5f}  validation {progress.curve[-1][1]:+.3f} dB  "
-            f"{progress.seconds / 60:.1f} min",
-            flush=True,
-        )
-
-    last = min(arguments.steps, arguments.stop_after)
-    while progress.step < last and time.monotonic() < deadline:
-        fraction = progress.step / arguments.steps
-        warm = min(1.0, (progress.step + 1) / 200)
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
-        batch = samples.batch(progress.step, arguments.steps)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            output = net(batch.blurry.contiguous(memory_format=torch.channels_last))
-        loss = total_loss(output, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)
-        if torch.isfinite(norm):
-            optimizer.step()
-        progress.step += 1
-        running = 0.98 * running + 0.02 * loss.item() if running else loss.item()
-        with torch.no_grad():
-            decay = min(AVERAGE_DECAY, (1 + progress.step) / (10 + progress.step))
-            for name, value in net.state_dict().items():
-                average[name].lerp_(value, 1 - decay)
-        if time.monotonic() - saved > arguments.save_minutes * 60:
-            keep()
-            saved = time.monotonic()
-    samples.close()
-    keep()
-    return progress
+    return Trainer(arguments).run()
 
 
-def main() -> None:
-    """Command line."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv, images/, masks/")
+    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="folder with manifest.csv (runs/data)")
     parser.add_argument("--run", type=Path, help="folder for checkpoint and weights (default: runs/PRESET)")
+    parser.add_argument("--resume", type=Path, help="run or checkpoint folder to go on from (default: --run, if begun)")
     parser.add_argument("--steps", type=int, default=20_000, help="length of the whole schedule")
     parser.add_argument("--minutes", type=float, default=1e9, help="length of this session")
     parser.add_argument("--stop-after", type=int, default=10**9, help="end this session at that step")
-    parser.add_argument("--save-minutes", type=float, default=5)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=128, help="pixels, a multiple of 16")
+    parser.add_argument("--save-minutes", type=float, default=2)
+    parser.add_argument("--moments", choices=list(MOMENTS), default="bf16", help="AdamW's, as stored; fp32 is exact")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="crops per step in the last stage; more while they are small"
+    )
+    parser.add_argument("--crop", type=int, default=128, help="pixels in the last stage, a multiple of 16")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--reuse", type=int, default=4, help="how many steps see each synthesised batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="of the training process; 1 where the machine is busy")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    parser.add_argument("--device", default="auto", help="auto (cuda if there), cpu, cuda, cuda:1 ...")
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    arguments = parser().parse_args()
     arguments.run = arguments.run or Path("runs") / arguments.preset
-    train(arguments)
+    try:
+        train(arguments)
+    except (CrispStreamError, FileNotFoundError) as error:
+        hint = getattr(error, "hint", "") or "pack photographs with python -m training.pack, or name them with --data"
+        sys.exit(f"error: {error}\n{hint}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import torch
 
 from crispstream import blur
 from training.camera import jpeg
-from training.motion import displacement, random_affine
-from training.synthesis import expose, synthesise
+from training.motion import random_affine
+from training.synthesis import AGREE, DIFFER, FLAT_SHARE, expose, flat_pictures, gate_label, synthesise
 
 
 def _picture(size: int, seed: int = 0) -> torch.Tensor:
@@ -42,7 +42,6 @@ def test_no_motion_is_the_identity() -> None:
     mean, soft = expose(linear, alpha, still, still, 64)
     torch.testing.assert_close(mean, linear, atol=1e-5, rtol=0)
     torch.testing.assert_close(soft, alpha, atol=1e-5, rtol=0)
-    assert float(displacement(still, 64).max()) == 0
 
 
 def test_the_target_lies_at_mid_exposure() -> None:
@@ -56,25 +55,68 @@ def test_the_target_lies_at_mid_exposure() -> None:
     assert min(errors, key=errors.__getitem__) == 0
 
 
-def test_displacement_measures_translation_in_pixels() -> None:
-    maps = torch.zeros(1, 9, 2, 3)
-    maps[..., 0, 0] = maps[..., 1, 1] = 1
-    maps[..., 0, 2] = torch.linspace(-3, 3, 9)
-    torch.testing.assert_close(displacement(maps, 32), torch.full((1, 1, 32, 32), 6.0))
+def _moved(pixels: float) -> torch.Tensor:
+    straight = torch.zeros(1, 9, 2, 3)
+    straight[..., 0, 0] = straight[..., 1, 1] = 1
+    straight[..., 0, 2] = torch.linspace(-pixels / 2, pixels / 2, 9)
+    return straight
 
 
-def test_labels_follow_the_motion() -> None:
+def test_labels_follow_what_blur_does_to_the_picture() -> None:
     photo, alpha = _picture(96).repeat(32, 1, 1, 1), _disc(96).repeat(32, 1, 1, 1)
     person = torch.tensor([True, False] * 16)
     known = torch.tensor([True] * 24 + [False] * 8)
     batch = synthesise(photo, alpha, person, known, 64, 10.0, seed=2)
-    assert torch.equal(batch.mask_known, known)
+    flat = (batch.sharp - batch.sharp.mean((2, 3), keepdim=True)).abs().amax((1, 2, 3)) < 0.15
+    assert torch.equal(batch.mask_known[~flat], known[~flat])
     assert float(batch.mask[1::2].max()) == 0, "an object is not a person"
-    assert float(batch.mask[0::2].amax((1, 2, 3)).min()) > 0.9
+    assert float(batch.mask[person & ~flat].amax((1, 2, 3)).min()) > 0.9
     quiet = batch.gate.amax((1, 2, 3)) == 0
     assert 0 < int(quiet.sum()) < 16
-    assert torch.equal(batch.blurry[quiet], batch.sharp[quiet]), "nothing moved, so the picture is its own answer"
+    assert torch.equal(batch.blurry[quiet], batch.sharp[quiet]), "no blur to see, so the picture is its own answer"
     assert float((batch.blurry[~quiet] - batch.sharp[~quiet]).abs().amax((1, 2, 3)).min()) > 0
+
+
+@pytest.mark.parametrize("level", [0.02, 0.5, 0.97])
+def test_a_flat_picture_that_moves_is_not_blurred(level: float) -> None:
+    photo = torch.full((24, 3, 96, 96), level)
+    alpha, yes = _disc(96).repeat(24, 1, 1, 1), torch.ones(24, dtype=torch.bool)
+    batch = synthesise(photo, alpha, yes, yes, 64, 12.0, seed=3)
+    assert float(batch.gate.max()) == 0 and bool(batch.gate_known.all())
+    assert torch.equal(batch.blurry, batch.sharp)
+
+
+def test_the_gate_opens_at_the_moving_edge_and_nowhere_else() -> None:
+    linear = torch.zeros(1, 3, 64, 64)
+    linear[..., 32:] = 0.5
+    mean, _ = expose(linear, torch.zeros(1, 1, 64, 64), _moved(8), _moved(8), 64)
+    gate = gate_label(mean, linear)[0, 0]
+    assert float(gate[:, 28:36].min()) == 1, "also at mid-edge, where blur changes nothing"
+    assert float(gate[:, :22].max()) == 0 and float(gate[:, 42:].max()) == 0
+    still, _ = expose(linear, torch.zeros(1, 1, 64, 64), _moved(0), _moved(0), 64)
+    assert float(gate_label(still, linear).max()) == 0
+
+
+def test_the_gate_rises_between_two_errors() -> None:
+    black = torch.zeros(1, 3, 8, 8)
+    for change, expected in ((0.0, 0.0), (AGREE, 0.0), ((AGREE + DIFFER) / 2, 0.5), (DIFFER, 1.0), (0.5, 1.0)):
+        assert float(gate_label(black + change, black).mean()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_flat_pictures_occur_and_hold_no_person() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = flat_pictures(64, 48, 40, generator)
+    assert pictures.shape == (64, 3, 48, 40) and 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
+    assert float(pictures.diff(dim=3).abs().max()) < 0.01
+    assert float(pictures.mean((1, 2, 3)).std()) > 0.15, "dark ones and bright ones"
+    count = 200
+    photo, alpha = _picture(48).repeat(count, 1, 1, 1), torch.ones(count, 1, 48, 48)
+    yes = torch.ones(count, dtype=torch.bool)
+    batch = synthesise(photo, alpha, yes, ~yes, 32, 4.0, seed=1)
+    flat = batch.mask.amax((1, 2, 3)) == 0
+    assert 0.3 * FLAT_SHARE < int(flat.sum()) / count < 2.5 * FLAT_SHARE
+    assert float(batch.gate[flat].max()) == 0
+    assert torch.equal(batch.mask_known, flat), "that nobody is in it is known"
 
 
 def test_the_same_seed_gives_the_same_batch() -> None:

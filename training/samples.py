@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The batch of every step, from seed and step alone, synthesised ahead of time on the training device."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.dataset import HighSpeedSet, PhotoSet, read_manifest
+from training.schedule import Shape, shape_at
+from training.synthesis import Batch
+
+POOL_BATCHES = 24
+AHEAD = 8
+
+
+class Maker:
+    """Synthesises the batch of an index; depends on the seed alone, so that any thread may do it."""
+
+    def __init__(self, data: Path, seed: int, device: torch.device) -> None:
+        self.photos = PhotoSet(read_manifest(data, "train"))
+        self.high_speed = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
+        self.seed, self.device = seed, device
+
+    def make(self, index: int, shape: Shape, progress: float) -> Batch:
+        """``progress`` in [0, 1]: blur grows with it. Every fifth batch is real blur where there are such frames."""
+        seed = self.seed * 1_000_003 + index
+        if self.high_speed and index % 5 == 4:
+            frames = self.high_speed[index // 5 % len(self.high_speed)]
+            return frames.batch(shape.count, shape.size, seed, self.device)
+        longest = np.random.default_rng(seed).uniform(4, 16 + 12 * progress)
+        return self.photos.batch(shape.count, shape.size, float(longest), seed, self.device)
+
+
+class SampleStream:
+    """Batches for every step. Each synthesised batch stays in a pool and is used ``reuse`` times in other company and
+    orientation, because synthesis can cost more than a training step. Other threads synthesise ahead."""
+
+    def __init__(self, data: Path, total: int, full: Shape, reuse: int, seed: int, device: torch.device) -> None:
+        self.total, self.full, self.reuse, self.seed = total, full, reuse, seed
+        self._maker = Maker(data, seed, device)
+        # On a CPU one thread of one core: the rest is for the network.
+        self._threads = ThreadPoolExecutor(1 if device.type == "cpu" else 4, "samples", torch.set_num_threads, (1,))
+        self._coming: dict[int, Future[Batch]] = {}
+        self._pool: dict[int, Batch] = {}
+
+    def _shape(self, index: int) -> Shape:
+        return shape_at(index * self.reuse, self.total, self.full)
+
+    def _take(self, index: int) -> Batch:
+        for ahead in range(index, index + AHEAD):
+            if ahead not in self._coming:
+                progress = min(1.0, ahead * self.reuse / self.total)
+                self._coming[ahead] = self._threads.submit(self._maker.make, ahead, self._shape(ahead), progress)
+        return self._coming.pop(index).result()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step; depends on seed and step only."""
+        newest = step // self.reuse
+        shape = self._shape(newest)
+        wanted = [i for i in range(max(0, newest - POOL_BATCHES + 1), newest + 1) if self._shape(i) == shape]
+        self._pool = {i: self._pool[i] if i in self._pool else self._take(i) for i in wanted}
+        rng = np.random.default_rng((self.seed, step))
+        picks = [(wanted[rng.integers(len(wanted))], int(rng.integers(shape.count))) for _ in range(shape.count)]
+        parts = [torch.stack([self._pool[b][field][i] for b, i in picks]) for field in range(len(Batch._fields))]
+        turn, flip = int(rng.integers(4)), bool(rng.integers(2))
+        return Batch(*(_orient(p, turn, flip) if p.ndim == 4 else p for p in parts))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _orient(x: Tensor, turn: int, flip: bool) -> Tensor:
+    x = torch.rot90(x, turn, (2, 3))
+    return (x.flip(3) if flip else x).contiguous()
