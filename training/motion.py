@@ -28,7 +28,8 @@ def random_paths(count: int, times: int, extent: Tensor, generator: torch.Genera
     path = torch.cumsum(velocity, 1)
     path = path - path[:, times // 2 : times // 2 + 1]
     reach = path.norm(dim=-1).amax(1).clamp(min=1e-6)
-    return path * (extent / 2 / reach)[:, None, None]
+    scaled: Tensor = path * (extent / 2 / reach)[:, None, None]
+    return scaled
 
 
 def random_affine(

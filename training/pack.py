@@ -97,7 +97,8 @@ class Packer:
     def high_speed(self) -> None:
         """Pack every folder of 240 fps frames whole. Raises UsageError where it does not fit."""
         for path in sorted(self.data.glob("*240/*.jpg")):
-            content = cv2.imencode(".jpg", cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, FRAME_QUALITY])[1]
+            frame = cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2BGR)
+            content = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, FRAME_QUALITY])[1]
             if not self.write({f"{path.parent.name}/{path.name}": content.tobytes()}, 0, self.limit):
                 raise UsageError("the high-speed frames alone are larger", "give more --mib, or leave --frames out")
 

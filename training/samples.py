@@ -31,9 +31,9 @@ class Maker:
         seed = self.seed * 1_000_003 + index
         if self.high_speed and index % 5 == 4:
             frames = self.high_speed[index // 5 % len(self.high_speed)]
-            return frames.batch(shape.count, shape.size, seed, self.device)
+            return frames.batch(shape.crops, shape.size, seed, self.device)
         longest = np.random.default_rng(seed).uniform(4, 16 + 12 * progress)
-        return self.photos.batch(shape.count, shape.size, float(longest), seed, self.device)
+        return self.photos.batch(shape.crops, shape.size, float(longest), seed, self.device)
 
 
 class SampleStream:
@@ -65,7 +65,7 @@ class SampleStream:
         wanted = [i for i in range(max(0, newest - POOL_BATCHES + 1), newest + 1) if self._shape(i) == shape]
         self._pool = {i: self._pool[i] if i in self._pool else self._take(i) for i in wanted}
         rng = np.random.default_rng((self.seed, step))
-        picks = [(wanted[rng.integers(len(wanted))], int(rng.integers(shape.count))) for _ in range(shape.count)]
+        picks = [(wanted[rng.integers(len(wanted))], int(rng.integers(shape.crops))) for _ in range(shape.crops)]
         parts = [torch.stack([self._pool[b][field][i] for b, i in picks]) for field in range(len(Batch._fields))]
         turn, flip = int(rng.integers(4)), bool(rng.integers(2))
         return Batch(*(_orient(p, turn, flip) if p.ndim == 4 else p for p in parts))

@@ -16,17 +16,17 @@ CELL = 16
 
 
 class Shape(NamedTuple):
-    """``count`` crops of ``size`` pixels."""
+    """``crops`` of ``size`` pixels a side."""
 
     size: int
-    count: int
+    crops: int
 
 
 def shape_at(step: int, total: int, full: Shape) -> Shape:
     """Crops at ``step`` of ``total``; ``full`` is the last stage. Pixels per step stay about constant."""
     share = max(share for start, share in STAGES if step >= start * total)
     size = max(CELL, round(full.size * share / CELL) * CELL)
-    return Shape(size, max(1, round(full.count * (full.size / size) ** 2)))
+    return Shape(size, max(1, round(full.crops * (full.size / size) ** 2)))
 
 
 def rate_at(step: int, total: int, rate: float) -> float:

@@ -128,7 +128,7 @@ def synthesise(
     person_maps = torch.where(together[:, None, None, None], camera_maps, person_maps)
 
     flat = torch.rand(count, 1, 1, 1, generator=generator) < FLAT_SHARE
-    empty = flat_pictures(count, *photo.shape[-2:], generator)
+    empty = flat_pictures(count, photo.shape[2], photo.shape[3], generator)
     flat = flat.to(device)
     photo = torch.where(flat, empty.to(device), photo)
     alpha = torch.where(flat, torch.zeros_like(alpha), alpha)

@@ -62,7 +62,8 @@ class Trainer:
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
         torch.backends.cudnn.benchmark = True  # three crop sizes; a CUDA session is not bit for bit repeatable anyway
-        self.net = HumanAwareNet(preset(arguments.preset)).to(self.device, memory_format=torch.channels_last)
+        self.net = HumanAwareNet(preset(arguments.preset)).to(self.device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.judge = HumanAwareNet(self.net.preset).to(self.device).eval()
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(

@@ -50,7 +50,7 @@ def test_crops_grow_while_pixels_per_step_stay(full: Shape) -> None:
     assert sizes == sorted(sizes) and len(set(sizes)) == len(STAGES)
     assert shapes[0].size == full.size // 2 and shapes[-1] == full
     assert all(size % 16 == 0 for size in sizes)
-    pixels = [shape.count * shape.size**2 for shape in shapes]
+    pixels = [shape.crops * shape.size**2 for shape in shapes]
     assert max(pixels) / min(pixels) < 1.15
 
 
