@@ -27,6 +27,10 @@ FLAT_SHARE = 0.05
 """Share of samples without content: one colour or a faint slope, on which motion leaves no trace."""
 
 
+MARGIN = 2
+"""Pixels by which the person layer is larger than its mask."""
+
+
 class Batch(NamedTuple):
     """Training sample. ``blurry``, ``sharp`` (N, 3, S, S) sRGB in [0, 1]; ``mask``, ``gate`` (N, 1, S, S) labels in
     [0, 1]; ``mask_known``, ``gate_known`` (N,) bool: whether the label may be learnt from."""
@@ -64,6 +68,15 @@ def warp(image: Tensor, maps: Tensor, size: int) -> Tensor:
     points = torch.einsum("nij,jhw->nhwi", maps, grid)
     scale = torch.tensor([2 / width, 2 / height], device=image.device)
     return F.grid_sample(image, points * scale, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def grow(alpha: Tensor) -> Tensor:
+    """(N, 1, H, W): the largest value within MARGIN pixels.
+
+    Masks end a pixel or two inside the person. The rim that they leave out would stay behind when the person moves, and
+    the network would learn to remove outlines that no real blur has.
+    """
+    return F.max_pool2d(alpha, 2 * MARGIN + 1, 1, MARGIN)
 
 
 def expose(linear: Tensor, alpha: Tensor, camera: Tensor, person: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -139,7 +152,7 @@ def synthesise(
     highlight = ((linear.amax(1, keepdim=True) - 0.8) / 0.2).clamp(0, 1)
     linear = linear * (1 + boost * highlight)
 
-    mean, soft = expose(linear, alpha, camera_maps.to(device), person_maps.to(device), size)
+    mean, soft = expose(linear, grow(alpha), camera_maps.to(device), person_maps.to(device), size)
     sharp = to_srgb(_centre(linear, size))
     blurry = degrade(mean, generator)
 

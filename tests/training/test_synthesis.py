@@ -10,7 +10,7 @@ import torch
 from crispstream import blur
 from training.camera import jpeg
 from training.motion import random_affine
-from training.synthesis import AGREE, DIFFER, FLAT_SHARE, expose, flat_pictures, gate_label, synthesise
+from training.synthesis import AGREE, DIFFER, FLAT_SHARE, expose, flat_pictures, gate_label, grow, synthesise
 
 
 def _picture(size: int, seed: int = 0) -> torch.Tensor:
@@ -130,3 +130,20 @@ def test_jpeg_at_high_quality_is_close_and_at_low_quality_is_not() -> None:
     picture = _picture(64)
     fine, coarse = (float((jpeg(picture, torch.tensor([q])) - picture).square().mean()) for q in (97.0, 10.0))
     assert fine < 2e-5 < coarse
+
+
+def test_no_outline_stays_behind_a_person_who_moves() -> None:
+    """The mask ends a pixel inside the person, as masks do; the background is grey and still."""
+    linear = torch.full((1, 3, 64, 64), 0.2)
+    linear[:, :, 20:44, 20:44] = 0.8
+    alpha = torch.zeros(1, 1, 64, 64)
+    alpha[:, :, 21:43, 21:43] = 1
+    still = torch.eye(2, 3).expand(1, 5, 2, 3).clone()
+    moving = still.clone()
+    moving[0, :, 0, 2] = torch.linspace(-12, 12, 5)
+    rim = (slice(None), slice(None), slice(28, 36), slice(20, 21))
+    blurred, _ = expose(linear, grow(alpha), still, moving, 64)
+    naive, _ = expose(linear, alpha, still, moving, 64)
+    assert float(naive[rim].mean()) > 0.6, "a rim that never moves"
+    assert float(blurred[rim].mean()) < 0.62
+    assert float(naive[rim].mean() - blurred[rim].mean()) > 0.05
