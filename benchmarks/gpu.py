@@ -22,10 +22,10 @@ from gpu_kernels import card, kernel_figures
 from crispstream import PixelFormat
 from crispstream.cuda.driver import load
 from crispstream.cuda.worker import Worker
+from crispstream.engine.select import ON_GPU as BACKENDS
 from crispstream.errors import CrispStreamError
 from crispstream.manifest import available_presets
 
-BACKENDS = ("tensorrt", "tensorrt-rtx", "torch")
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 FRAMES = 300
 

@@ -14,20 +14,15 @@ from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 from crispstream.engine.protocol import EngineSession
 from crispstream.frame import Frame
 from crispstream.kernels import reference
-from crispstream.kernels.geometry import Geometry
 from crispstream.manifest import Manifest
 from crispstream.model.network import HumanAwareNet, Output
 from crispstream.model.pixels import blend, pack, pad_to_multiple
+from crispstream.runners.protocol import geometry_of
 
 from .frames import Rgb, bgr_frame, frames, i420_frame
 from .fused import FusedSession, fused_graph
 
 Size = tuple[int, int]
-
-
-def geometry_of(engine: Manifest, size: Size) -> Geometry:
-    """Geometry of a (width, height) frame for this engine."""
-    return Geometry.for_size(*size, pack=engine.pack, multiple=engine.multiple, map_stride=engine.map_stride)
 
 
 def image_tensor(rgb: Rgb) -> Tensor:

@@ -16,10 +16,11 @@ from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 from crispstream.manifest import Manifest
 from crispstream.model.network import HumanAwareNet, Output
 from crispstream.model.pixels import blend, pack, pad_to_multiple
+from crispstream.runners.protocol import geometry_of
 
 from .build import build
 from .frames import Rgb
-from .parity import geometry_of, image_tensor, largest_difference, run_network, run_session
+from .parity import image_tensor, largest_difference, run_network, run_session
 
 
 @torch.no_grad()

@@ -16,11 +16,12 @@ from crispstream.errors import EngineError
 from crispstream.manifest import load
 from crispstream.model.presets import preset as find_preset
 from crispstream.model.weights import load_network
+from crispstream.runners.protocol import geometry_of
 from crispstream.threads import cpu_quota
 
 from .frames import frames, real_pictures, stress_frames
 from .fused import time_ratio
-from .parity import Size, float32_errors, geometry_of, runtime_errors
+from .parity import Size, float32_errors, runtime_errors
 from .precision import half_errors, largest_activation
 
 SIZES: tuple[Size, ...] = ((641, 361), (640, 360), (320, 180), (33, 17), (16, 16))

@@ -12,21 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from crispstream.deblurrer import Deblurrer
-from crispstream.engine.select import EngineChoice
+from crispstream.engine.select import ON_GPU, EngineChoice
 from crispstream.errors import EngineError
-from crispstream.manifest import load
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import preset as find_preset
 from crispstream.model.weights import load_network
 
 from .frames import Rgb, bgr_frame, frames, real_pictures
 from .parity import Size, image_tensor, run_network
+from .verify import HALF_BOUND
 
-BACKENDS = ("tensorrt", "tensorrt-rtx", "torch")
-HALF_BOUND = 2.0
-"""How many times the error of plain FP16 arithmetic an engine may have (flash-attention's rule), ..."""
 ROUNDING = 1.0
-"""... and codes on top of it: both pictures are rounded to 8 bits."""
+"""Codes that an engine may err on top of HALF_BOUND: both pictures are rounded to 8 bits."""
 
 
 def verify_gpu(preset: str | Path, device: str, size: Size, images: Iterable[Path] = ()) -> dict[str, Any]:
@@ -36,8 +33,7 @@ def verify_gpu(preset: str | Path, device: str, size: Size, images: Iterable[Pat
     residual values were not finite, or why it does not open; and the largest error of ``model.half()``, "plain".
     ``images`` as for ``verify``. Raises EngineError where no engine opens or one is off by more than FP16 explains.
     """
-    EngineChoice(preset, device)  # a GPU that is not there is told before minutes of computing
-    engine = load(preset)
+    engine = EngineChoice(preset, device).manifest  # a GPU that is not there is told before minutes of computing
     net = load_network(find_preset(engine.preset), engine.weights_path)
     pictures = list(frames(real_pictures(images), *size).values())
     expected = [_codes(net, picture) for picture in pictures]
@@ -45,7 +41,7 @@ def verify_gpu(preset: str | Path, device: str, size: Size, images: Iterable[Pat
     plain = max(float(np.abs(_codes(half, p) - e).max()) for p, e in zip(pictures, expected, strict=True))
     figures: dict[str, Any] = {"size": "{}x{}".format(*size), "plain": plain}
     broken = []
-    for backend in BACKENDS:
+    for backend in ON_GPU:
         try:
             with Deblurrer(str(engine.folder.resolve()), device, backend=backend) as deblurrer:
                 found = figures[backend] = _differences(deblurrer, pictures, expected)
@@ -56,8 +52,8 @@ def verify_gpu(preset: str | Path, device: str, size: Size, images: Iterable[Pat
             broken.append(f"{backend}: {found['max']:.3g} codes, {found['non_finite']} values not finite")
     if broken:
         raise EngineError(f"{engine.folder}: more than FP16 explains ({plain:.3g} codes): {'; '.join(broken)}")
-    if all("absent" in figures[backend] for backend in BACKENDS):
-        reasons = "; ".join(figures[backend]["absent"] for backend in BACKENDS)
+    if all("absent" in figures[backend] for backend in ON_GPU):
+        reasons = "; ".join(figures[backend]["absent"] for backend in ON_GPU)
         raise EngineError(f"no engine opens {engine.preset} on {device}: {reasons}", "type: crispstream doctor")
     return figures
 

@@ -18,7 +18,7 @@ from crispstream.doctor import cpu_model, vector_level
 from crispstream.engine.protocol import Engine
 from crispstream.frame import Frame, PixelFormat, plane_shapes
 from crispstream.kernels import bindings
-from crispstream.kernels.geometry import Geometry
+from crispstream.runners.protocol import geometry_of
 from crispstream.threads import cpu_quota
 
 STAGES = ("unpack", "encoder", "foreground", "background", "blend")
@@ -42,10 +42,7 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
     i420 = [_frame(PixelFormat.I420, width, height, seed) for seed in range(DISTINCT_FRAMES)]
     with Deblurrer(preset, "cpu", gating=False, threads=threads) as deblurrer:
         cpu = cast(Engine, deblurrer.engine)
-        manifest = cpu.manifest
-        geometry = Geometry.for_size(
-            width, height, pack=manifest.pack, multiple=manifest.multiple, map_stride=manifest.map_stride
-        )
+        geometry = geometry_of(cpu.manifest, size)
         session = cpu.session(geometry)
         bindings.unpack(bgr[0], geometry, session.packed)
         single = deblurrer.open_stream()

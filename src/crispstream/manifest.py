@@ -147,19 +147,24 @@ def _rebuild(name: str, folder: Path) -> str:
     return f"restore the folder (install crispstream again), or rebuild it: {command}"
 
 
-def _parse(folder: Path) -> Manifest:
-    path = folder / FILE_NAME
-    hint = _rebuild(folder.name if folder.name in PRESETS else "PRESET", folder)
+def read_json(path: Path, hint: str) -> Any:
+    """What a JSON file holds; NaN and infinities are damage. Raises EngineError with ``hint``."""
 
     def no_constant(text: str) -> None:
         raise ValueError(f"{text} is not a number")
 
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"), parse_constant=no_constant)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=no_constant)
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}", hint) from None
     except ValueError as error:
         raise EngineError(f"{path} is damaged: {error}", hint) from None
+
+
+def _parse(folder: Path) -> Manifest:
+    path = folder / FILE_NAME
+    hint = _rebuild(folder.name if folder.name in PRESETS else "PRESET", folder)
+    fields = read_json(path, hint)
     if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
         found = fields.get("schema") if isinstance(fields, dict) else None
         raise EngineError(f"{path} has manifest schema {found}, this version reads {SCHEMA}", hint)

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from crispstream.cache import cache_folder
 from crispstream.errors import EngineError, OutputError
-from crispstream.manifest import PARTS, TENSORS, Manifest, Tensor, sha256
+from crispstream.manifest import PARTS, TENSORS, Manifest, Tensor, read_json, sha256
 
 SCHEMA = 1
 """Goes up when this file's fields change, and when the toolchain makes other plans from the same graphs."""
@@ -207,12 +207,7 @@ def load(folder: Path) -> Plan:
     """The plan set in ``folder``; its plans are not read yet. Raises EngineError."""
     path = folder / FILE_NAME
     hint = f"remove {folder} and build again: crispstream build --help"
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror}", hint) from None
-    except ValueError as error:
-        raise EngineError(f"{path} is damaged: {error}", hint) from None
+    fields = read_json(path, hint)
     if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
         found = fields.get("schema") if isinstance(fields, dict) else None
         raise EngineError(f"{path} has schema {found}, this version reads {SCHEMA}", hint)

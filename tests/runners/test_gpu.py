@@ -19,13 +19,14 @@ import onnxruntime as ort
 import pytest
 from emulation.fake_pycuda import Machine
 from onnx import ModelProto, numpy_helper
+from smeared import smeared
 
 from crispstream import Deblurrer, Frame, PixelFormat
 from crispstream.cuda.interop import DeviceArray
 from crispstream.device_frame import DeviceFrame
 from crispstream.errors import EngineError, UsageError
 from crispstream.export.half import half_graph
-from crispstream.frame import ColorSpec, Matrix, Range, plane_shapes
+from crispstream.frame import ColorSpec, Matrix, Range
 from crispstream.gating import FADE_FRAMES, QUIET_FRAMES, SLOTS, Decision, Gating
 from crispstream.kernels import reference
 from crispstream.kernels.geometry import Geometry
@@ -37,14 +38,7 @@ COLOR = ColorSpec(Matrix.BT709, Range.LIMITED)
 
 
 def noise(pixel_format: PixelFormat = PixelFormat.BGR24, size: tuple[int, int] = (61, 43), seed: int = 0) -> Frame:
-    """Blocks, smeared sideways: what the network takes for motion."""
-    rng = np.random.default_rng(seed)
-    planes = []
-    for shape in plane_shapes(pixel_format, *size):
-        coarse = rng.integers(0, 256, (-(-shape[0] // 12), -(-shape[1] // 12), *shape[2:]))
-        blocks = coarse.repeat(12, 0).repeat(12, 1)[: shape[0], : shape[1]]
-        planes.append(np.mean([np.roll(blocks, d, 1) for d in range(-4, 5)], 0).astype(np.uint8))
-    return Frame(tuple(planes), pixel_format, COLOR, pts=seed)
+    return smeared(pixel_format, size, seed, COLOR)
 
 
 class Twin:

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from smeared import smeared
 
 from crispstream import Deblurrer, Frame, PixelFormat
 from crispstream.cuda.driver import load, probe
-from crispstream.engine.select import BACKENDS
+from crispstream.engine.select import ON_GPU
 from crispstream.errors import EngineError
-from crispstream.frame import ColorSpec, plane_shapes
+from crispstream.export.verify import HALF_BOUND
+from crispstream.frame import ColorSpec
 from crispstream.manifest import load as load_manifest
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import preset
@@ -26,19 +28,10 @@ from crispstream.runners.gpu import GpuRunner
 pytestmark = pytest.mark.gpu
 
 SIZE = (640, 360)
-HALF_RULE = 2.0
-"""FP16 may err so many times as plain FP16 arithmetic does, both against FP32."""
 
 
 def noise(pixel_format: PixelFormat = PixelFormat.BGR24, size: tuple[int, int] = SIZE, seed: int = 0) -> Frame:
-    """Blocks, smeared sideways: what the network takes for motion."""
-    rng = np.random.default_rng(seed)
-    planes = []
-    for shape in plane_shapes(pixel_format, *size):
-        coarse = rng.integers(0, 256, (-(-shape[0] // 12), -(-shape[1] // 12), *shape[2:]))
-        blocks = coarse.repeat(12, 0).repeat(12, 1)[: shape[0], : shape[1]]
-        planes.append(np.mean([np.roll(blocks, d, 1) for d in range(-4, 5)], 0).astype(np.uint8))
-    return Frame(tuple(planes), pixel_format, ColorSpec())
+    return smeared(pixel_format, size, seed, ColorSpec())
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +41,7 @@ def cuda_torch() -> None:
         pytest.skip(f"PyTorch {torch.__version__} here has no CUDA: install a build of PyTorch for this GPU")
 
 
-@pytest.fixture(scope="module", params=[name for name in BACKENDS if name != "onnxruntime"])
+@pytest.fixture(scope="module", params=ON_GPU)
 def deblur(request: pytest.FixtureRequest) -> Iterator[Deblurrer]:
     if request.param == "torch":
         request.getfixturevalue("cuda_torch")
@@ -87,7 +80,7 @@ def test_against_fp32(deblur: Deblurrer, networks: tuple[HumanAwareNet, HumanAwa
         spec = floating(exact, frame)
         plain = float(np.abs(floating(half, frame) - spec).max())
         found = float(np.abs(deblur(frame).planes[0] - spec).max())
-        assert found <= HALF_RULE * plain + 0.5 + 1e-3, "half a code is the rounding of the finished frame"
+        assert found <= HALF_BOUND * plain + 0.5 + 1e-3, "half a code is the rounding of the finished frame"
     assert deblur.stats.non_finite == 0
 
 

@@ -20,7 +20,8 @@ from crispstream.manifest import Manifest, load
 
 Backend: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "onnxruntime", "torch"]
 BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime", "torch")
-_ON_GPU: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "torch")
+ON_GPU: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "torch")
+"""Those of BACKENDS that work on a GPU, in the order in which they are tried."""
 _ON_CPU: tuple[Backend, ...] = ("onnxruntime", "torch")
 
 _logger = logging.getLogger("crispstream")
@@ -92,7 +93,7 @@ def _places(device: str, backend: str) -> list[tuple[Backend, str]]:
     """Backends to try and the device of each. A GPU counts for "auto" only where the driver shows one."""
     places: list[tuple[Backend, str]] = []
     if device.startswith("cuda") or (device == "auto" and (probe().gpus or backend.startswith("tensorrt"))):
-        places += [(name, "cuda" if device == "auto" else device) for name in _ON_GPU]
+        places += [(name, "cuda" if device == "auto" else device) for name in ON_GPU]
     if device in ("auto", "cpu"):
         places += [(name, "cpu") for name in _ON_CPU]
     return [place for place in places if backend in ("auto", place[0])]

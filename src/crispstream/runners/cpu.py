@@ -16,7 +16,7 @@ from crispstream.frame import Frame
 from crispstream.gating import Decision
 from crispstream.kernels import bindings
 from crispstream.kernels.geometry import Geometry
-from crispstream.runners.protocol import Outcome, geometry_of, resolve, visible
+from crispstream.runners.protocol import Outcome, geometry_of, visible
 
 KEPT_PIXELS = 4_000_000
 """Sessions of several frame sizes are kept, for streams that take turns, while they sum up to no more pixels than this:
@@ -40,7 +40,10 @@ class CpuRunner:
     def submit(self, frame: Frame, decision: Decision, strength: float) -> Future[Outcome]:
         """Restore the frame now, in the caller's thread; the future is done."""
         future: Future[Outcome] = Future()
-        resolve(future, lambda: self._process(frame, decision, strength))
+        try:
+            future.set_result(self._process(frame, decision, strength))
+        except BaseException as error:
+            future.set_exception(error)
         return future
 
     def pinned(self, like: Frame) -> Frame:
@@ -68,7 +71,7 @@ class CpuRunner:
             raise EngineError("this engine is closed")
         size = (frame.width, frame.height)
         if size not in self._sessions:
-            geometry = geometry_of(self._engine.manifest, frame)
+            geometry = geometry_of(self._engine.manifest, size)
             pixels = frame.width * frame.height
             while self._sessions and sum(w * h for w, h in self._sessions) + pixels > KEPT_PIXELS:
                 del self._sessions[next(iter(self._sessions))]

@@ -61,7 +61,7 @@ class Lane:
         self._device: Device = engine.worker.device
         self._worker, self._streams = engine.worker, streams
         self.layout = FrameLayout.of(like)
-        self.geometry = geometry_of(engine.manifest, like)
+        self.geometry = geometry_of(engine.manifest, (like.width, like.height))
         g = self.geometry
         self._sizes = Sizes(g.pack, g.padded_width, g.padded_height, g.map_stride, 1)
         self.frames = PinnedFrames(self._device, self.layout)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,22 +49,12 @@ class Runner(Protocol):
         """Free everything, the engine included; a second call does nothing."""
 
 
-def geometry_of(manifest: Manifest, frame: Frame) -> Geometry:
-    """The network's view of a frame of this size."""
-    return Geometry.for_size(
-        frame.width, frame.height, pack=manifest.pack, multiple=manifest.multiple, map_stride=manifest.map_stride
-    )
+def geometry_of(manifest: Manifest, size: tuple[int, int]) -> Geometry:
+    """The network's view of frames of this (width, height)."""
+    return Geometry.for_size(*size, pack=manifest.pack, multiple=manifest.multiple, map_stride=manifest.map_stride)
 
 
 def visible(head: npt.NDArray[Any], frame: Frame, map_stride: int) -> npt.NDArray[np.float32]:
     """The cells of a head (1, 2, H, W) that lie on the frame and not on its padding, as float32."""
     rows, columns = -(-frame.height // map_stride), -(-frame.width // map_stride)
     return head[0, :, :rows, :columns].astype(np.float32)
-
-
-def resolve(future: Future[Any], work: Callable[[], Any]) -> None:
-    """Give ``future`` what ``work`` returns or raises."""
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(error)
