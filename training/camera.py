@@ -50,7 +50,7 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
 
 def degrade(linear: Tensor, generator: torch.Generator) -> Tensor:
     """Linear light (N, 3, S, S) -> sRGB codes as delivered: Poisson-Gaussian noise, demosaic-like correlation, 8 bits,
-    compression in a third of the samples. Half of the samples get no noise."""
+    compression in a third. Half of the samples get neither noise nor compression, half of the others no noise."""
     n = linear.shape[0]
 
     def draw(low: float, high: float) -> Tensor:
@@ -70,4 +70,6 @@ def degrade(linear: Tensor, generator: torch.Generator) -> Tensor:
     codes = (codes * 255).round() / 255
     quality = draw(60, 97).view(n)
     compressed = (torch.rand(n, 1, 1, 1, generator=generator) < 0.33).to(linear.device)
-    return torch.where(compressed, (jpeg(codes, quality) * 255).round() / 255, codes)
+    spoiled = torch.where(compressed, (jpeg(codes, quality) * 255).round() / 255, codes)
+    clean = (torch.rand(n, 1, 1, 1, generator=generator) < 0.5).to(linear.device)
+    return torch.where(clean, (to_srgb(clipped) * 255).round() / 255, spoiled)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training state in a folder: ``index.json`` and shards of at most 15 MiB with weights, their average, AdamW moments.
+"""Training state in a folder: ``index.json`` and shards of at most 15 MiB with weights, their average, moments.
 
 A save writes new shards first, then replaces the index, then deletes the old shards: killed at any point, it leaves
 either the old state or the new one whole.
@@ -62,11 +62,11 @@ def save(
     progress: Progress,
     net: nn.Module,
     average: dict[str, Tensor],
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     moments: torch.dtype = torch.bfloat16,
     limit: int = SHARD_BYTES,
 ) -> None:
-    """Write everything that resuming needs. ``moments``: the type in which AdamW's moments are stored."""
+    """Write everything that resuming needs. ``moments``: the type in which the optimiser's moments are stored."""
     tensors = {f"net.{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     tensors |= {f"average.{k}": v.cpu().contiguous() for k, v in average.items()}
     for name, parameter in net.named_parameters():
@@ -86,7 +86,7 @@ def save(
             path.unlink()
 
 
-def load(folder: Path, net: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.AdamW) -> Progress:
+def load(folder: Path, net: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Progress:
     """Restore in place what ``save`` wrote. Raises InputError naming every shard that is missing, a damaged one, or
     the preset when it is another."""
     index = _read_index(folder)
@@ -111,9 +111,10 @@ def load(folder: Path, net: nn.Module, average: dict[str, Tensor], optimizer: to
     for name in average:
         average[name].copy_(stored[f"average.{name}"])
     for name, parameter in net.named_parameters():
-        if f"exp_avg.{name}" in stored:
-            moments = {m: torch.empty_like(parameter.detach()).copy_(stored[f"{m}.{name}"]) for m in MOMENTS}
-            optimizer.state[parameter] = {"step": torch.tensor(float(progress.updates)), **moments}
+        names = [m for m in MOMENTS if f"{m}.{name}" in stored]
+        moments = {m: torch.empty_like(parameter.detach()).copy_(stored[f"{m}.{name}"]) for m in names}
+        if moments:
+            optimizer.state[parameter] = {"step": progress.updates, **moments}
     return progress
 
 

@@ -2,7 +2,8 @@
 """Keep activations far from FP16's limit of 65504 without changing what the network computes.
 
 Convolutions, ReLU, additions and nearest upsampling let a positive factor through. So activations shrink by k where the
-stem and every bias are divided by k, and the last convolutions multiply by k again. A power of two is exact.
+stem and every bias are divided by k, and the last convolutions multiply by k again; so do those whose outputs are
+factors of others, or a product would shrink by k^2. A power of two is exact.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ MOST_HALVINGS = 16
 
 @torch.no_grad()
 def shrink_activations(net: HumanAwareNet, factor: float) -> None:
-    """Divide every activation before the outputs by ``factor``, in place; head and residuals stay what they are."""
-    outputs = (net.encoder.head_out, net.foreground.out, net.background.out)
+    """Divide every activation but outputs and factors by ``factor``, in place; head and residuals stay what they are."""
+    branches = (net.foreground, net.background)
+    unscaled = [net.encoder.head_out, *(b.out for b in branches), *(b.up0.project for b in branches)]
     net.encoder.stem.weight.div_(factor)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             assert module.bias is not None
-            if module in outputs:
+            if module in unscaled:
                 module.weight.mul_(factor)
             else:
                 module.bias.div_(factor)

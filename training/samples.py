@@ -27,12 +27,12 @@ class Maker:
         self.seed, self.device = seed, device
 
     def make(self, index: int, shape: Shape, progress: float) -> Batch:
-        """``progress`` in [0, 1]: blur grows with it. Every fifth batch is real blur where there are such frames."""
+        """``progress`` in [0, 1]: blur grows with it. Two of five batches are real blur where there are such frames."""
         seed = self.seed * 1_000_003 + index
-        if self.high_speed and index % 5 == 4:
+        if self.high_speed and index % 5 in (1, 3):
             frames = self.high_speed[index // 5 % len(self.high_speed)]
             return frames.batch(shape.crops, shape.size, seed, self.device)
-        longest = np.random.default_rng(seed).uniform(4, 16 + 12 * progress)
+        longest = np.random.default_rng(seed).uniform(5, 16 + 8 * progress)
         return self.photos.batch(shape.crops, shape.size, float(longest), seed, self.device)
 
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from training.curves import save_curves
 from training.dataset import HighSpeedSet, PhotoSet, read_manifest
 from training.headroom import with_headroom
 from training.loss import total_loss
+from training.measures import NEARLY_SHARP
+from training.normalised import folded, normalised
+from training.optimizer import MuonAdam
 from training.samples import SampleStream
 from training.schedule import Shape, rate_at
 from training.synthesis import Batch
@@ -44,7 +48,7 @@ def gain(net: HumanAwareNet, batches: list[Batch]) -> float:
             restored = net(batch.blurry).image.clamp(0, 1)
             before = (batch.blurry - batch.sharp).square().mean((1, 2, 3)).clamp(min=1e-7)
             after = (restored - batch.sharp).square().mean((1, 2, 3)).clamp(min=1e-7)
-            moving = before > 1e-6
+            moving = before > 10 ** (-NEARLY_SHARP / 10)
             gains.append(10 * torch.log10(before / after)[moving])
     return float(torch.cat(gains).mean())
 
@@ -62,13 +66,10 @@ class Trainer:
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
         torch.backends.cudnn.benchmark = True  # three crop sizes; a CUDA session is not bit for bit repeatable anyway
-        self.net = HumanAwareNet(preset(arguments.preset)).to(self.device)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.judge = HumanAwareNet(self.net.preset).to(self.device).eval()
+        self.net = normalised(HumanAwareNet(preset(arguments.preset))).to(self.device)
+        self.shadow = deepcopy(self.net)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=arguments.rate, weight_decay=1e-4, betas=(0.9, 0.99)
-        )
+        self.optimizer = MuonAdam(self.net, arguments.rate)
         self.progress = checkpoint.Progress(arguments.preset)
         self.folder = arguments.run / "checkpoint"
         resume = arguments.resume or (arguments.run if (self.folder / checkpoint.INDEX).exists() else None)
@@ -85,8 +86,7 @@ class Trainer:
     def step(self, batch: Batch) -> None:
         """One update of the weights and of their average; a gradient that is not finite is left out."""
         progress = self.progress
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(progress.step, self.arguments.steps, self.arguments.rate)
+        self.optimizer.rate = rate_at(progress.step, self.arguments.steps, self.arguments.rate)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             output = self.net(batch.blurry.contiguous(memory_format=torch.channels_last))
         loss = total_loss(output, batch)
@@ -101,7 +101,8 @@ class Trainer:
         with torch.no_grad():
             decay = min(AVERAGE_DECAY, (1 + progress.step) / (10 + progress.step))
             for name, value in self.net.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
         if progress.step % max(1, self.arguments.steps // CURVE_POINTS) == 0:
             progress.losses.append((progress.step, round(self.loss.item(), 5)))
 
@@ -111,11 +112,12 @@ class Trainer:
         now = time.monotonic()
         progress.seconds, self.counted = progress.seconds + now - self.counted, now
         progress.loss = self.loss.item()
-        self.judge.load_state_dict(self.average)
-        progress.gains.append((progress.step, round(gain(self.judge, self.held_out), 3)))
+        self.shadow.load_state_dict(self.average)
+        judged = folded(self.shadow)
+        progress.gains.append((progress.step, round(gain(judged, self.held_out), 3)))
         moments = MOMENTS[self.arguments.moments]
         checkpoint.save(self.folder, progress, self.net, self.average, self.optimizer, moments)
-        save_weights(with_headroom(self.judge), run / "weights.safetensors")
+        save_weights(with_headroom(judged), run / "weights.safetensors")
         (run / "training.json").write_text(json.dumps(recipe(self.arguments, self.device, progress), indent=2) + "\n")
         save_curves(run / "curves.png", progress)
         print(
@@ -176,12 +178,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=1e9, help="length of this session")
     parser.add_argument("--stop-after", type=int, default=10**9, help="end this session at that step")
     parser.add_argument("--save-minutes", type=float, default=2)
-    parser.add_argument("--moments", choices=list(MOMENTS), default="bf16", help="AdamW's, as stored; fp32 is exact")
+    parser.add_argument(
+        "--moments", choices=list(MOMENTS), default="bf16", help="of the gradient, as stored; fp32 is exact"
+    )
     parser.add_argument(
         "--batch", type=int, default=8, help="crops per step in the last stage; more while they are small"
     )
     parser.add_argument("--crop", type=int, default=128, help="pixels in the last stage, a multiple of 16")
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=1e-2)
     parser.add_argument("--reuse", type=int, default=4, help="how many steps see each synthesised batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="of the training process; 1 where the machine is busy")

@@ -65,30 +65,47 @@ class Upsample(nn.Module):
         return F.relu(F.interpolate(self.project(x), scale_factor=2.0, mode="nearest") + skip)
 
 
+class Modulation(nn.Module):
+    """Fine features times a factor that the coarser scale says: 1x1 convolution, nearest x2, product with the skip.
+
+    What undoes blur depends on its direction and length, which only the coarser scales see: they choose among the fine
+    scale's filters. (Multiplication in place of an activation: NAFNet, ECCV 2022.)
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.project = _conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # (N, Cin, H, W), (N, Cout, 2H, 2W) -> as skip
+        return skip * F.interpolate(self.project(x), scale_factor=2.0, mode="nearest")
+
+
 class Encoder(nn.Module):
-    """Packed frame (N, 3 s^2, H/s, W/s) -> features at H/s, H/2s, H/4s and the head (N, 2, H/2s, W/2s) in [0, 1]."""
+    """Packed frame (N, 3 s^2, H/s, W/s) -> features at H/s, H/2s, H/4s and the head (N, 2, H/4s, W/4s) in [0, 1]."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         c0, c1, c2 = preset.channels
         e0, e1, e2 = preset.encoder_blocks
+        deep, deep_blocks = preset.context
         self.stem = _conv(preset.packed_channels, c0)
         self.blocks0 = _blocks(c0, e0)
         self.down1 = _conv(c0, c1, stride=2)
         self.blocks1 = _blocks(c1, e1)
         self.down2 = _conv(c1, c2, stride=2)
         self.blocks2 = _blocks(c2, e2)
-        self.head_skip = _conv(c1, HEAD_CHANNELS, 1)
-        self.head_up = Upsample(c2, HEAD_CHANNELS)
-        self.head_mix = _conv(HEAD_CHANNELS, HEAD_CHANNELS)
+        self.down3 = _conv(c2, deep, stride=2)
+        self.context = _blocks(deep, deep_blocks)
+        self.up2 = Upsample(deep, c2)
+        self.head_mix = _conv(c2, HEAD_CHANNELS)
         self.head_out = _conv(HEAD_CHANNELS, 2)
 
     def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f0 = self.blocks0(F.relu(self.stem(packed)))
         f1 = self.blocks1(F.relu(self.down1(f0)))
         f2 = self.blocks2(F.relu(self.down2(f1)))
-        mixed = F.relu(self.head_mix(self.head_up(f2, self.head_skip(f1))))
-        return f0, f1, f2, torch.sigmoid(self.head_out(mixed))
+        f2 = self.up2(self.context(F.relu(self.down3(f2))), f2)
+        return f0, f1, f2, torch.sigmoid(self.head_out(F.relu(self.head_mix(f2))))
 
 
 class Branch(nn.Module):
@@ -101,7 +118,7 @@ class Branch(nn.Module):
         self.blocks2 = _blocks(c2, b2)
         self.up1 = Upsample(c2, c1)
         self.blocks1 = _blocks(c1, b1)
-        self.up0 = Upsample(c1, c0)
+        self.up0 = Modulation(c1, c0)
         self.blocks0 = _blocks(c0, b0)
         self.out = _conv(c0, preset.packed_channels)
 
@@ -132,6 +149,7 @@ class HumanAwareNet(nn.Module):
             elif isinstance(module, Branch):
                 module.up1.project.weight.mul_(0.5)  # what comes from below starts as a hint
                 module.up0.project.weight.mul_(0.3)
+                module.up0.project.bias.fill_(1.0)
                 module.out.weight.zero_()  # an untrained network is the identity
 
     def forward(self, image: Tensor, strength: float = 1.0) -> Output:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crispstream.errors import UsageError
 
-HEAD_CHANNELS = 32
+HEAD_CHANNELS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Preset:
 
     ``pack``: space-to-depth factor s of the input. ``channels``: at 1/s, 1/2s and 1/4s of the frame.
     ``encoder_blocks``, ``branch_blocks``: residual blocks (two 3x3 convolutions each) at those three scales.
+    ``context``: channels and blocks at 1/8s, where the encoder sees whole people.
     ``budget``: multiply-accumulates per pixel that the preset may cost, both branches on.
     """
 
@@ -23,6 +24,7 @@ class Preset:
     pack: int
     channels: tuple[int, int, int]
     encoder_blocks: tuple[int, int, int]
+    context: tuple[int, int]
     branch_blocks: tuple[int, int, int]
     budget: int
 
@@ -33,26 +35,28 @@ class Preset:
 
     @property
     def map_stride(self) -> int:
-        """Pixels per cell of the head's map (the middle scale)."""
-        return 2 * self.pack
+        """Pixels per cell of the head's map (the third scale)."""
+        return 4 * self.pack
 
     @property
     def multiple(self) -> int:
-        """Frames are padded to a multiple of this many pixels (the lowest scale)."""
-        return 4 * self.pack
+        """Frames are padded to a multiple of this many pixels (the context's scale)."""
+        return 8 * self.pack
 
     def macs_per_pixel(self) -> dict[str, float]:
-        """Multiply-accumulates per frame pixel of each part. Convolutions only; nothing else multiplies."""
-        area = [1 / self.pack**2, 1 / (2 * self.pack) ** 2, 1 / (4 * self.pack) ** 2]
+        """Multiply-accumulates per frame pixel of each part. Convolutions only; nothing else is worth counting."""
+        area = [1 / (self.pack << i) ** 2 for i in range(4)]
         c0, c1, c2 = self.channels
+        deep, deep_blocks = self.context
         h = HEAD_CHANNELS
         block = [2 * 9 * c * c for c in self.channels]
         encoder = (
             area[0] * (9 * self.packed_channels * c0 + self.encoder_blocks[0] * block[0])
             + area[1] * (9 * c0 * c1 + self.encoder_blocks[1] * block[1])
             + area[2] * (9 * c1 * c2 + self.encoder_blocks[2] * block[2])
+            + area[3] * (9 * c2 * deep + deep_blocks * 2 * 9 * deep * deep + deep * c2)
         )
-        head = area[2] * c2 * h + area[1] * (c1 * h + 9 * h * h + 9 * h * 2)
+        head = area[2] * (9 * c2 * h + 9 * h * 2)
         branch = (
             area[2] * (self.branch_blocks[2] * block[2] + c2 * c1)
             + area[1] * (self.branch_blocks[1] * block[1] + c1 * c0)
@@ -64,9 +68,9 @@ class Preset:
 PRESETS = {
     p.name: p
     for p in (
-        Preset("nano", 4, (48, 64, 64), (0, 0, 1), (0, 1, 1), 8_000),
-        Preset("small", 4, (64, 96, 96), (0, 1, 1), (0, 2, 2), 25_000),
-        Preset("base", 4, (64, 128, 128), (2, 1, 1), (2, 2, 1), 65_000),
+        Preset("nano", 2, (32, 48, 64), (0, 0, 0), (48, 2), (0, 0, 1), 8_000),
+        Preset("small", 2, (48, 64, 96), (0, 0, 0), (96, 3), (0, 1, 1), 25_000),
+        Preset("base", 2, (64, 96, 128), (0, 0, 1), (128, 3), (0, 1, 2), 65_000),
     )
 }
 
