@@ -3,7 +3,7 @@
 
 Convolutions, ReLU, additions and nearest upsampling let a positive factor through. So activations shrink by k where the
 stem and every bias are divided by k, and the last convolutions multiply by k again; so do those whose outputs are
-factors of others, or a product would shrink by k^2. A power of two is exact.
+factors of others, or a product would shrink by k^2: factors shrink on their own. A power of two is exact.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import nn
 
 from crispstream.export.frames import Rgb, stress_frames
 from crispstream.export.precision import largest_activation
-from crispstream.model.network import HumanAwareNet
+from crispstream.model.network import Branch, HumanAwareNet
 
 TARGET = 2048.0
 """A quarter of what ``crispstream verify`` allows; its frames are not the worst there are."""
 
-MOST_HALVINGS = 16
+MOST_HALVINGS = 32
 
 
 @torch.no_grad()
@@ -38,6 +38,19 @@ def shrink_activations(net: HumanAwareNet, factor: float) -> None:
                 module.bias.div_(factor)
 
 
+@torch.no_grad()
+def shrink_factors(branch: Branch, factor: float) -> None:
+    """Divide what a branch multiplies its finest features with by ``factor``, in place; the residual stays."""
+    for module in branch.blocks0.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is not None
+            module.bias.div_(factor)
+    assert branch.up0.project.bias is not None
+    for tensor in (branch.up0.project.weight, branch.up0.project.bias):
+        tensor.div_(factor)
+    branch.out.weight.mul_(factor)
+
+
 def with_headroom(net: HumanAwareNet, pictures: dict[str, Rgb] | None = None) -> HumanAwareNet:
     """A copy whose activations stay within TARGET on ``pictures`` (default: noise and saturated blocks).
 
@@ -46,7 +59,12 @@ def with_headroom(net: HumanAwareNet, pictures: dict[str, Rgb] | None = None) ->
     scaled = deepcopy(net).cpu().eval()
     frames = pictures or stress_frames({}, 320, 192)
     for _ in range(MOST_HALVINGS):
-        if largest_activation(scaled, frames)["value"] <= TARGET:
+        found = largest_activation(scaled, frames)
+        if found["value"] <= TARGET:
             return scaled
-        shrink_activations(scaled, 2.0)
+        branch, _, layer = found["layer"].partition(".")
+        if layer == "up0.project":
+            shrink_factors(getattr(scaled, branch), 2.0)
+        else:
+            shrink_activations(scaled, 2.0)
     raise ValueError("the outputs themselves are too large or not finite: this network has not learnt anything")

@@ -68,6 +68,8 @@ class Trainer:
         torch.backends.cudnn.benchmark = True  # three crop sizes; a CUDA session is not bit for bit repeatable anyway
         self.net = normalised(HumanAwareNet(preset(arguments.preset))).to(self.device)
         self.shadow = deepcopy(self.net)
+        # The same function, compiled (g++ or Triton): on a CPU a step takes a third of the time.
+        self.forward = torch.compile(self.net, dynamic=False) if arguments.compile else self.net
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = MuonAdam(self.net, arguments.rate)
         self.progress = checkpoint.Progress(arguments.preset)
@@ -88,7 +90,7 @@ class Trainer:
         progress = self.progress
         self.optimizer.rate = rate_at(progress.step, self.arguments.steps, self.arguments.rate)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            output = self.net(batch.blurry.contiguous(memory_format=torch.channels_last))
+            output = self.forward(batch.blurry.contiguous(memory_format=torch.channels_last))
         loss = total_loss(output, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -189,6 +191,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--reuse", type=int, default=4, help="how many steps see each synthesised batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="of the training process; 1 where the machine is busy")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
     parser.add_argument("--device", default="auto", help="auto (cuda if there), cpu, cuda, cuda:1 ...")
     return parser
 

@@ -41,7 +41,7 @@ def test_macs_by_part_budget_and_split(name: str) -> None:
     stated = size.macs_per_pixel()
     assert counted_macs(HumanAwareNet(size), 64, 96) == pytest.approx(stated)
     total = sum(stated.values())
-    assert 0.9 * size.budget <= total <= size.budget
+    assert 0.85 * size.budget <= total <= size.budget
     assert stated["encoder"] <= 0.4 * total
 
 
@@ -56,11 +56,11 @@ def test_any_size_and_untrained_is_the_identity(name: str, height: int, width: i
     padded = [-(-n // preset(name).multiple) * preset(name).multiple for n in (height, width)]
     assert output.head.shape == (2, 2, padded[0] // stride, padded[1] // stride)
     assert float(output.head.min()) >= 0 and float(output.head.max()) <= 1
-    assert output.foreground.shape == (2, 48, padded[0] // 4, padded[1] // 4)
+    assert output.foreground.shape == (2, 12, padded[0] // 2, padded[1] // 2)
 
 
 def test_only_fp16_safe_layers() -> None:
-    allowed = {"Conv2d", "Sequential", "ResidualBlock", "Upsample", "Encoder", "Branch", "HumanAwareNet"}
+    allowed = {"Conv2d", "Sequential", "ResidualBlock", "Upsample", "Modulation", "Encoder", "Branch", "HumanAwareNet"}
     assert {type(m).__name__ for m in HumanAwareNet(preset("base")).modules()} <= allowed
 
 

@@ -10,7 +10,7 @@ from crispstream.export.frames import stress_frames
 from crispstream.export.precision import largest_activation
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import preset
-from training.headroom import TARGET, shrink_activations, with_headroom
+from training.headroom import TARGET, shrink_activations, shrink_factors, with_headroom
 
 
 def loud_network() -> HumanAwareNet:
@@ -20,7 +20,7 @@ def loud_network() -> HumanAwareNet:
         for module in net.modules():
             if isinstance(module, torch.nn.Conv2d):
                 module.bias.normal_(0, 0.1)  # type: ignore[union-attr]
-        net.encoder.blocks2[0].second.weight.mul_(40_000)
+        net.encoder.context[0].second.weight.mul_(40_000)
         for branch in (net.foreground, net.background):
             branch.out.weight.normal_(0, 1e-6)
         net.encoder.head_out.weight.mul_(1e-6)
@@ -32,6 +32,7 @@ def test_shrinking_by_a_power_of_two_changes_nothing_but_the_activations() -> No
     with torch.inference_mode():
         before = net(image)
     shrink_activations(net, 64.0)
+    shrink_factors(net.foreground, 4.0)
     with torch.inference_mode():
         after = net(image)
     for a, b in zip(before, after, strict=True):
