@@ -20,15 +20,16 @@ from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import preset
 from crispstream.model.weights import save_weights
 
-GEOMETRY = Geometry.for_size(640, 360, pack=4, multiple=16, map_stride=8)
+NANO = preset("nano")
+GEOMETRY = Geometry.for_size(640, 360, pack=NANO.pack, multiple=NANO.multiple, map_stride=NANO.map_stride)
 ROUNDS = 100
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> OnnxRuntimeEngine:
     folder = tmp_path_factory.mktemp("engine")
-    save_weights(HumanAwareNet(preset("nano")), folder / "weights.safetensors")
-    return OnnxRuntimeEngine(build(preset("nano"), folder / "weights.safetensors", folder))
+    save_weights(HumanAwareNet(NANO), folder / "weights.safetensors")
+    return OnnxRuntimeEngine(build(NANO, folder / "weights.safetensors", folder))
 
 
 def noise() -> Any:

@@ -17,13 +17,15 @@ import pytest
 from crispstream.frame import Frame, PixelFormat, plane_shapes
 from crispstream.kernels import bindings
 from crispstream.kernels.geometry import Geometry
+from crispstream.model.presets import PRESETS
 
+NANO = PRESETS["nano"]
 ROUNDS = 100
 
 
 @pytest.fixture(params=[(640, 360), (1280, 720)], ids=lambda size: f"{size[0]}x{size[1]}")
 def geometry(request: pytest.FixtureRequest) -> Geometry:
-    return Geometry.for_size(*request.param, pack=4, multiple=16, map_stride=8)
+    return Geometry.for_size(*request.param, pack=NANO.pack, multiple=NANO.multiple, map_stride=NANO.map_stride)
 
 
 @pytest.fixture(params=[PixelFormat.BGR24, PixelFormat.I420], ids=lambda pixel_format: pixel_format.name)

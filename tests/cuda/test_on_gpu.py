@@ -101,7 +101,7 @@ def test_times_and_follow_ups(worker: Worker) -> None:
 
 
 def test_a_graph_of_the_statistics_kernel(worker: Worker) -> None:
-    check_statistics_graph(worker, Geometry.for_size(1280, 720, pack=4, multiple=16, map_stride=8))
+    check_statistics_graph(worker, Geometry.for_size(1280, 720, pack=2, multiple=16, map_stride=8))
 
 
 def test_a_recording_that_fails_ends(worker: Worker) -> None:

@@ -41,7 +41,7 @@ def opened(request: pytest.FixtureRequest, engine: Manifest) -> Engine:
 
 
 def geometry(width: int, height: int) -> Geometry:
-    return Geometry.for_size(width, height, pack=4, multiple=16, map_stride=8)
+    return Geometry.for_size(width, height, pack=2, multiple=16, map_stride=8)
 
 
 def session_with_noise(opened: Engine, width: int, height: int) -> EngineSession:

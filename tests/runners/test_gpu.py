@@ -29,9 +29,9 @@ from crispstream.export.half import half_graph
 from crispstream.frame import ColorSpec, Matrix, Range
 from crispstream.gating import FADE_FRAMES, QUIET_FRAMES, SLOTS, Decision, Gating
 from crispstream.kernels import reference
-from crispstream.kernels.geometry import Geometry
 from crispstream.manifest import PARTS, load
 from crispstream.runners.gpu import MAX_LANES, GpuRunner
+from crispstream.runners.protocol import geometry_of
 
 OpenGpu = Callable[..., Machine]
 COLOR = ColorSpec(Matrix.BT709, Range.LIMITED)
@@ -60,7 +60,7 @@ class Twin:
         self, frame: Frame, decision: Decision | None = None, strength: float = 1.0
     ) -> tuple[Frame, tuple[float, float]]:
         decision = decision or Decision()
-        geometry = Geometry.for_size(frame.width, frame.height, pack=4, multiple=16, map_stride=8)
+        geometry = geometry_of(load("nano"), (frame.width, frame.height))
         packed = np.empty(geometry.packed_shape, np.float16)
         reference.unpack(frame, geometry, packed)
         *features, head = self.run("encoder", packed=packed)
@@ -171,7 +171,7 @@ def test_maps_are_the_encoders(open_gpu: OpenGpu, twin: Twin) -> None:
     frame = noise()
     with Deblurrer("nano", "cuda") as deblur:
         mask, gate = deblur.maps(frame.planes[0])
-    geometry = Geometry.for_size(61, 43, pack=4, multiple=16, map_stride=8)
+    geometry = geometry_of(load("nano"), (61, 43))
     packed = np.empty(geometry.packed_shape, np.float16)
     reference.unpack(frame, geometry, packed)
     head = twin.run("encoder", packed=packed)[-1][0, :, :6, :8]

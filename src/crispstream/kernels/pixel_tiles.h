@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the CUDA kernels share. A thread works on a tile of 2 rows and N columns, so that a 4:2:0 chroma sample never
-// straddles tiles. N is 8 for what the presets have: 24 bytes of packed pixels are three 8-byte words, and with s = 4
-// the tile has two neighbours of every plane of a packed tensor, which travel as one word. The lanes of a warp are 32
-// consecutive tiles of one pair of rows, so they read and write 128 consecutive bytes of such a plane at once. For
-// anything else N is 2, which keeps the code small. Threads do not wait for one another.
+// straddles tiles. N is 8 for what the presets have: 24 bytes of packed pixels are three 8-byte words, and with s = 2
+// the tile has four neighbours of every plane of a packed tensor, half floats, which travel as one such word. The lanes
+// of a warp are 32 consecutive tiles of one pair of rows, so they read and write 256 consecutive bytes of such a plane
+// at once. For anything else N is 2, which keeps the code small. Threads do not wait for one another.
 #ifndef CRISPSTREAM_PIXEL_TILES_H
 #define CRISPSTREAM_PIXEL_TILES_H
 
@@ -77,7 +77,7 @@ struct Surface {
     }
 };
 
-using Word = unsigned long long; // eight codes
+using Word = unsigned long long; // eight codes, or four halves
 
 // N codes in registers.
 template <int N>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Tiles of the network's tensors, for the CUDA kernels. PRESET: float16, s = 4 and a map stride of 8, as every preset
-// has them; then all three are known to the compiler and elements travel in pairs. Otherwise they are found at run
+// Tiles of the network's tensors, for the CUDA kernels. PRESET: float16, s = 2 and a map stride of 8, as every preset
+// has them; then all three are known to the compiler and elements travel in fours. Otherwise they are found at run
 // time.
 #ifndef CRISPSTREAM_TENSOR_TILES_H
 #define CRISPSTREAM_TENSOR_TILES_H
@@ -11,7 +11,7 @@
 namespace crispstream {
 
 inline bool is_preset(const crispstream_geometry &geometry) {
-    return geometry.pack == 4 && geometry.map_stride == 8 && geometry.dtype == CRISPSTREAM_FLOAT16;
+    return geometry.pack == 2 && geometry.map_stride == 8 && geometry.dtype == CRISPSTREAM_FLOAT16;
 }
 
 // --- elements: 32 bits are enough for an index inside the tensors of one frame --------------------------------------
@@ -40,7 +40,7 @@ struct PackedLayout {
     bool half;
 
     CRISPSTREAM_DEVICE explicit PackedLayout(const crispstream_geometry &geometry)
-        : s(PRESET ? 4 : geometry.pack), cells(geometry.padded_width / s), plane(cells * (geometry.padded_height / s)),
+        : s(PRESET ? 2 : geometry.pack), cells(geometry.padded_width / s), plane(cells * (geometry.padded_height / s)),
           width(geometry.padded_width), half(PRESET || geometry.dtype == CRISPSTREAM_FLOAT16) {}
 
     CRISPSTREAM_DEVICE int64_t frame_bytes() const { return bytes_of(int64_t(3) * s * s * plane, half); }
@@ -56,11 +56,12 @@ CRISPSTREAM_DEVICE void load_row(const void *tensor, const PackedLayout<PRESET> 
     for (int c = 0; c < 3; ++c)
         if constexpr (PRESET) {
 #pragma unroll
-            for (int dx = 0; dx < 4; ++dx) {
+            for (int dx = 0; dx < 2; ++dx) {
                 const uint16_t *from = static_cast<const uint16_t *>(tensor) + packing.index(c, x + dx, y);
-                const uint32_t pair = __ldg(reinterpret_cast<const uint32_t *>(from));
-                row[c][dx] = float_of_half(uint16_t(pair & 0xffff));
-                row[c][dx + 4] = float_of_half(uint16_t(pair >> 16));
+                const Word four = __ldg(reinterpret_cast<const Word *>(from));
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    row[c][2 * i + dx] = float_of_half(uint16_t(four >> 16 * i));
             }
         } else {
 #pragma unroll
@@ -78,10 +79,13 @@ CRISPSTREAM_DEVICE void store_row(void *tensor, const PackedLayout<PRESET> &pack
     for (int c = 0; c < 3; ++c)
         if constexpr (PRESET) {
 #pragma unroll
-            for (int dx = 0; dx < 4; ++dx) {
+            for (int dx = 0; dx < 2; ++dx) {
                 uint16_t *to = static_cast<uint16_t *>(tensor) + packing.index(c, x + dx, y);
-                *reinterpret_cast<uint32_t *>(to) = half_of_float(row[c][dx]) | uint32_t(half_of_float(row[c][dx + 4]))
-                                                                                    << 16;
+                Word four = 0;
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    four |= Word(half_of_float(row[c][2 * i + dx])) << 16 * i;
+                *reinterpret_cast<Word *>(to) = four;
             }
         } else {
 #pragma unroll
