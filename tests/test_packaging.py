@@ -157,7 +157,7 @@ def boundary_bytes(preset: Preset) -> float:
     area = (preset.pack**2, (2 * preset.pack) ** 2, (4 * preset.pack) ** 2)
     features = sum(channels / pixels for channels, pixels in zip(preset.channels, area, strict=True))
     packed, residuals = preset.packed_channels / area[0], 2 * preset.packed_channels / area[0]
-    return 2 * (packed + features + 2 / area[1] + residuals)
+    return 2 * (packed + features + 2 / area[2] + residuals)
 
 
 def test_the_memory_on_the_jetson_page_is_what_the_presets_need() -> None:

@@ -25,7 +25,7 @@ MOST_HALVINGS = 32
 
 @torch.no_grad()
 def shrink_activations(net: HumanAwareNet, factor: float) -> None:
-    """Divide every activation but outputs and factors by ``factor``, in place; head and residuals stay what they are."""
+    """Divide activations, but not outputs and factors, by ``factor``, in place; head and residuals stay as they are."""
     branches = (net.foreground, net.background)
     unscaled = [net.encoder.head_out, *(b.out for b in branches), *(b.up0.project for b in branches)]
     net.encoder.stem.weight.div_(factor)

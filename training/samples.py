@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import multiprocessing
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +37,34 @@ class Maker:
         return self.photos.batch(shape.crops, shape.size, float(longest), seed, self.device)
 
 
+_maker: Maker
+
+
+def _begin(data: Path, seed: int, device: torch.device) -> None:
+    global _maker
+    torch.set_num_threads(1)
+    _maker = Maker(data, seed, device)
+
+
+def _make(index: int, shape: Shape, progress: float) -> Batch:
+    return _maker.make(index, shape, progress)
+
+
+def _workers(data: Path, seed: int, device: torch.device) -> Executor:
+    """On a CPU another process: compiled training holds Python's lock. GPU memory cannot leave its process."""
+    if device.type == "cpu":
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (data, seed, device))
+    _begin(data, seed, device)
+    return ThreadPoolExecutor(4, "samples", torch.set_num_threads, (1,))
+
+
 class SampleStream:
     """Batches for every step. Each synthesised batch stays in a pool and is used ``reuse`` times in other company and
-    orientation, because synthesis can cost more than a training step. Other threads synthesise ahead."""
+    orientation, because synthesis can cost more than a training step. Other workers synthesise ahead."""
 
     def __init__(self, data: Path, total: int, full: Shape, reuse: int, seed: int, device: torch.device) -> None:
         self.total, self.full, self.reuse, self.seed = total, full, reuse, seed
-        self._maker = Maker(data, seed, device)
-        # On a CPU one thread of one core: the rest is for the network.
-        self._threads = ThreadPoolExecutor(1 if device.type == "cpu" else 4, "samples", torch.set_num_threads, (1,))
+        self._workers = _workers(data, seed, device)
         self._coming: dict[int, Future[Batch]] = {}
         self._pool: dict[int, Batch] = {}
 
@@ -55,7 +75,7 @@ class SampleStream:
         for ahead in range(index, index + AHEAD):
             if ahead not in self._coming:
                 progress = min(1.0, ahead * self.reuse / self.total)
-                self._coming[ahead] = self._threads.submit(self._maker.make, ahead, self._shape(ahead), progress)
+                self._coming[ahead] = self._workers.submit(_make, ahead, self._shape(ahead), progress)
         return self._coming.pop(index).result()
 
     def batch(self, step: int) -> Batch:
@@ -71,8 +91,8 @@ class SampleStream:
         return Batch(*(_orient(p, turn, flip) if p.ndim == 4 else p for p in parts))
 
     def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        """End the workers."""
+        self._workers.shutdown(cancel_futures=True)
 
 
 def _orient(x: Tensor, turn: int, flip: bool) -> Tensor:

@@ -195,6 +195,6 @@ def test_parts_of_the_gpu_engine(engine: Manifest, monkeypatch: pytest.MonkeyPat
         wanted = (head, net.foreground(*features), net.background(*features))
     shapes = (geometry(48, 32).head_shape, packed.shape, packed.shape)
     for address, shape, value in zip((parts.head, parts.foreground, parts.background), shapes, wanted, strict=True):
-        np.testing.assert_allclose(at(address, shape), value.numpy(), rtol=4e-3, atol=4e-3)
+        np.testing.assert_allclose(at(address, shape), value.numpy(), rtol=4e-3, atol=2e-2)  # values up to 8
     parts.close()
     parts.close()
