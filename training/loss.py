@@ -14,9 +14,9 @@ PICTURE_WEIGHT = 0.03
 FREQUENCY_WEIGHT = 4.0
 """Gives the spectrum about a third of the picture's gradient where the output is the blurred input."""
 
-LABEL_WEIGHT = 0.02
-FLOOR = 1e-4
-"""Mean squared error (40 dB) below which better is worth little: sharp frames must not outweigh blurred ones."""
+MASK_WEIGHT, GATE_WEIGHT = 0.05, 0.02
+FLOOR = 3e-5
+"""Mean squared error (45 dB) below which better is worth little: sharp frames must not outweigh blurred ones."""
 
 
 def _label_loss(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
@@ -46,5 +46,6 @@ def total_loss(output: Output, batch: Batch) -> Tensor:
     return (
         PICTURE_WEIGHT * picture
         + FREQUENCY_WEIGHT * frequency_loss(output.image, batch.sharp)
-        + LABEL_WEIGHT * (mask + gate)
+        + MASK_WEIGHT * mask
+        + GATE_WEIGHT * gate
     )
