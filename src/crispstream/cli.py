@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 import typer
@@ -69,7 +70,8 @@ def run(
     preset: PresetOption = "nano",
     strength: Strength = 1.0,
     engine_backend: Annotated[
-        Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"], typer.Option(help="Pin one engine.")
+        Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime-int8", "onnxruntime", "torch"],
+        typer.Option(help="Pin one engine."),
     ] = "auto",
     device: Annotated[str, typer.Option(help="Where the engine runs: auto, cpu, cuda or cuda:N.")] = "auto",
     encoder: Annotated[str | None, typer.Option(help="Video encoder, such as h264 or hevc.")] = None,
@@ -135,7 +137,7 @@ def demo(
 @app.command()
 def engines(as_json: Json = False, debug: Debug = False) -> Report:
     """List the presets and what is known of each: graphs, cost, parity, quality."""
-    from crispstream import manifest
+    from crispstream import manifest, quantised
     from crispstream.model.presets import PRESETS
 
     data: dict[str, Any] = {}
@@ -149,6 +151,8 @@ def engines(as_json: Json = False, debug: Debug = False) -> Report:
             engine = manifest.load(name)
             hashes = {part: graph.sha256 for part, graph in engine.graphs.items()}
             data[name] |= {**engine.summary(), "sha256": {**hashes, "weights": engine.weights.sha256}}
+            if quantised.folder_for(engine).exists():
+                data[name]["int8"] = quantised.describe(engine)
         except EngineError as error:
             data[name]["error"] = str(error)
     failed = any("error" in entry for entry in data.values())
@@ -199,14 +203,24 @@ def build(
     size: Annotated[list[str] | None, typer.Option(help="Frame size, WIDTHxHEIGHT; may be repeated.")] = None,
     dynamic: Annotated[str | None, typer.Option(help="Range of sizes instead, SMALLEST:BEST:LARGEST.")] = None,
     backend: Annotated[
-        Literal["auto", "tensorrt", "tensorrt-rtx"], typer.Option(help="Library to build with.")
+        Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime-int8"], typer.Option(help="What to build for.")
     ] = "auto",
     target: Annotated[str | None, typer.Option(help="GPUs that need not be here, such as sm89 or sm86+sm89.")] = None,
     device: Annotated[str, typer.Option(help="GPU to build on, cuda or cuda:N.")] = "cuda",
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="PATH", help="INT8: folder of pictures, or video, as your camera sees.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> Report:
-    """Build TensorRT plans of a preset, once for every GPU and frame size; they go to the user's cache."""
+    """Build TensorRT plans of a preset, once for every GPU and frame size, or INT8 graphs of it for this CPU; they go
+    to the user's cache."""
+    if backend == "onnxruntime-int8":
+        if dynamic is not None or target is not None or device != "cuda" or len(size or []) > 1:
+            raise UsageError("INT8 graphs are for this CPU and every size", "--size, once: what to time them with")
+        return _build_int8(preset, calibrate, size[0] if size else None)
+    if calibrate is not None:
+        raise UsageError("--calibrate is for INT8 graphs", "add --backend onnxruntime-int8")
     ranges = [(one, one, one) for one in map(_size, size or [])]
     if dynamic is not None:
         sizes = [_size(text) for text in dynamic.split(":")]
@@ -223,6 +237,26 @@ def build(
         raise EngineError(f"this needs {error.name}, which is not installed", "pip install onnx") from error
     done = {True: "built before", False: "built"}
     lines = [f"{plan['size']} for {data['target']}: {done[plan['reused']]}, {plan['folder']}" for plan in data["plans"]]
+    return Report(data, "\n".join(lines))
+
+
+def _build_int8(preset: str, calibrate: str | None, size: str | None) -> Report:
+    try:
+        from crispstream.export.int8 import TIMED_SIZE, build_int8
+
+        data = build_int8(preset, Path(calibrate) if calibrate else None, _size(size) if size else TIMED_SIZE)
+    except ModuleNotFoundError as error:
+        raise EngineError(f"this needs {error.name}, which is not installed", "pip install onnx") from error
+    accuracy, timing = data["accuracy"], data["timing"]
+    lost = f", {accuracy['loss_db']:.3f} dB lost against the truth" if "loss_db" in accuracy else ""
+    lines = [
+        f"calibrated on {data['calibration']['frames']} frames of {data['calibration']['source']}",
+        f"{accuracy['psnr_to_float32']:.1f} dB from FP32{lost} ({accuracy['frames']} other frames)",
+        f"{timing['int8_ms']:.1f} ms against {timing['float32_ms']:.1f} ms in FP32 at {timing['size']}: "
+        f"{timing['speedup']:.2f} times as fast",
+        f"not used unless pinned: {data['reason_against']}" if data["reason_against"] else "used from now on",
+        data["folder"],
+    ]
     return Report(data, "\n".join(lines))
 
 
@@ -244,7 +278,7 @@ def _engine_lines(name: str, entry: dict[str, Any]) -> list[str]:
     cost = entry["macs_per_pixel"]["all"] / 1000
     lines = [f"{name}: {'shipped' if entry['shipped'] else 'not shipped'}, {cost:.1f} kMAC a pixel"]
     lines += [f"  {part} sha256 {digest[:16]}" for part, digest in entry.get("sha256", {}).items()]
-    lines += [f"  {key}: {_short(entry[key])}" for key in ("error", "quality", "parity") if entry.get(key)]
+    lines += [f"  {key}: {_short(entry[key])}" for key in ("error", "quality", "parity", "int8") if entry.get(key)]
     return lines
 
 

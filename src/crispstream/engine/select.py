@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from crispstream import quantised
 from crispstream.cuda.driver import probe
 from crispstream.engine.protocol import Engine, GpuEngine
 from crispstream.errors import CrispStreamError, EngineError, UsageError
 from crispstream.manifest import Manifest, load
 
-Backend: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "onnxruntime", "torch"]
-BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime", "torch")
+Backend: TypeAlias = Literal["tensorrt", "tensorrt-rtx", "onnxruntime-int8", "onnxruntime", "torch"]
+BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime-int8", "onnxruntime", "torch")
 ON_GPU: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "torch")
 """Those of BACKENDS that work on a GPU, in the order in which they are tried."""
-_ON_CPU: tuple[Backend, ...] = ("onnxruntime", "torch")
+_ON_CPU: tuple[Backend, ...] = ("onnxruntime-int8", "onnxruntime", "torch")
 
 _logger = logging.getLogger("crispstream")
 _said: set[str] = set()
@@ -30,7 +31,7 @@ _said: set[str] = set()
 
 class EngineChoice:
     """The engines that may run a preset, best first: TensorRT, TensorRT-RTX and PyTorch on a GPU, then ONNX Runtime
-    and PyTorch on the CPU.
+    (in INT8 only where ``quantised.reason_against`` has none) and PyTorch on the CPU.
 
     ``preset``: a name, or a folder with a manifest. ``device``: "auto" (a GPU where there is one), "cpu", "cuda",
     "cuda:N". ``backend``: one of BACKENDS alone, or "auto". ``threads``: of the CPU; None takes the CPU quota.
@@ -53,6 +54,8 @@ class EngineChoice:
         if all(place.startswith("cuda") for _, place in places):
             _check_gpu(places[0][1])
         self.manifest = load(preset)
+        if backend == "auto" and ("onnxruntime-int8", "cpu") in places and quantised.reason_against(self.manifest):
+            places.remove(("onnxruntime-int8", "cpu"))
         self._threads = threads
         self._places = deque(places)
         self._failures: list[EngineError] = []
@@ -114,17 +117,22 @@ def _open(name: Backend, manifest: Manifest, device: str, threads: int | None) -
         with _interrupt_afterwards():
             if name == "onnxruntime":
                 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
+            elif name == "onnxruntime-int8":
+                from crispstream.engine.int8 import Int8Engine
             elif name == "torch":
                 from crispstream.engine.torch import open_torch
             else:
                 from crispstream.engine.tensorrt import TensorRtEngine
         if name == "onnxruntime":
             return OnnxRuntimeEngine(manifest, threads)
+        if name == "onnxruntime-int8":
+            return Int8Engine(manifest, quantised.load(manifest), threads)
         if name == "torch":
             return open_torch(manifest, device, threads)
         return TensorRtEngine(manifest, device, name)
     except ImportError as error:
-        raise EngineError(f"{name} cannot be imported: {error}", f"pip install {name}") from error
+        library = name.removesuffix("-int8")
+        raise EngineError(f"{name} cannot be imported: {error}", f"pip install {library}") from error
     except CrispStreamError as error:
         raise EngineError(str(error), error.hint) from error
 

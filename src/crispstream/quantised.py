@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""INT8 graphs in the user's cache: what they were made from, what they lose, how fast they are, when they are used.
+
+One folder an engine, three graphs and ``int8.json``, under ``$XDG_CACHE_HOME/crispstream/int8``. The JSON is read and
+compared, and a graph hashed, before ONNX Runtime sees a byte of it. ``docs/int8.md`` explains every field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crispstream import cpu
+from crispstream.cache import cache_folder
+from crispstream.errors import EngineError
+from crispstream.manifest import PARTS, File, Manifest, Tensor, read_json, sha256
+from crispstream.plan import unwritable
+
+SCHEMA = 1
+"""Goes up when this file's fields change, and when the toolchain makes other INT8 graphs from the same weights."""
+FILE_NAME = "int8.json"
+BACKEND = "onnxruntime-int8"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """The INT8 graphs of one engine, in ``folder``.
+
+    ``weights``: SHA-256 of those that they were made from. ``onnxruntime``, ``cpu``: the library and the processor that
+    ``timing`` was measured with. ``calibration``: frames that the ranges come from. ``accuracy``: PSNR against FP32
+    and, where the truth of the frames is known, what is lost. Plain values.
+    """
+
+    folder: Path
+    preset: str
+    weights: str
+    parts: dict[str, File]
+    onnxruntime: str
+    cpu: str
+    calibration: dict[str, Any]
+    accuracy: dict[str, Any]
+    timing: dict[str, Any]
+
+    def path(self, part: str) -> Path:
+        """The graph of ``part``, one of PARTS."""
+        return self.folder / self.parts[part].file
+
+    def summary(self) -> dict[str, Any]:
+        """What a person wants to know; plain values."""
+        fields = asdict(self)
+        return {name: fields[name] for name in ("cpu", "onnxruntime", "calibration", "accuracy", "timing")}
+
+    def write(self, graphs: Mapping[str, bytes]) -> None:
+        """Store ``graphs``, one a part; ``int8.json``, which makes them count, is the last. Raises OutputError."""
+        fields = asdict(self)
+        del fields["folder"]
+        text = json.dumps({"schema": SCHEMA, **fields}, indent=2, allow_nan=False) + "\n"
+        files = {self.parts[part].file: data for part, data in graphs.items()} | {FILE_NAME: text.encode()}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                partial = self.folder / f"{name}.partial"
+                partial.write_bytes(data)
+                partial.replace(self.folder / name)
+            for old in self.folder.iterdir():
+                if old.name not in files:
+                    old.unlink()
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+
+def part_file(part: str, graph: bytes) -> File:
+    """How the graph of ``part`` is called: with its hash, so that an older set stays whole until it is replaced."""
+    digest = sha256(graph)
+    return File(f"{part}-{digest[:16]}.onnx", digest)
+
+
+def folder_for(engine: Manifest) -> Path:
+    """Where the INT8 graphs of ``engine`` belong."""
+    return cache_folder() / "int8" / f"{engine.preset}-{engine.weights.sha256[:16]}"
+
+
+def runtime_manifest(engine: Manifest) -> Manifest:
+    """``engine`` with the tensors that its INT8 graphs have: features are 8-bit codes, channels last."""
+
+    def quantised(tensor: Tensor) -> Tensor:
+        n, channels, height, width = tensor.shape
+        return Tensor((n, height, width, channels), "uint8", "NHWC")
+
+    features = {name: quantised(t) for name, t in engine.tensors.items() if name.startswith("features")}
+    return replace(engine, tensors={**engine.tensors, **features})
+
+
+def load(engine: Manifest) -> Quantised:
+    """The INT8 graphs of ``engine``: made from its weights and whole. Raises EngineError."""
+    folder, hint = folder_for(engine), f"type: crispstream build {engine.folder} --backend {BACKEND}"
+    if not (folder / FILE_NAME).exists():
+        raise EngineError(f"no INT8 graphs of {engine.preset} were built for its weights", hint)
+    fields = read_json(folder / FILE_NAME, hint)
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
+        found = fields.get("schema") if isinstance(fields, dict) else None
+        raise EngineError(f"{folder / FILE_NAME} has schema {found}, this version reads {SCHEMA}", hint)
+    try:
+        made = _quantised(folder, fields)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        raise EngineError(f"{folder / FILE_NAME} is damaged: {what}", hint) from None
+    if made.weights != engine.weights.sha256:
+        message = f"{folder} was made from the weights {made.weights[:16]}..., this engine has another set"
+        raise EngineError(message, hint)
+    for part in PARTS:
+        try:
+            digest = sha256(made.path(part).read_bytes())
+        except OSError as error:
+            raise EngineError(f"cannot read {made.path(part)}: {error.strerror}", hint) from None
+        if digest != made.parts[part].sha256:
+            message = f"{made.path(part)} is damaged: its sha256 is {digest[:16]}..., {FILE_NAME} says otherwise"
+            raise EngineError(message, hint)
+    return made
+
+
+def reason_against(engine: Manifest) -> str:
+    """Why INT8 is not used here unless it is asked for; "" where it is: the graphs are there, the processor has
+    instructions for them, and with this library on this processor they were measured as faster than FP32."""
+    try:
+        made = load(engine)
+    except EngineError as error:
+        return str(error)
+    if not cpu.int8_instructions():
+        return "this processor has neither VNNI nor dot-product instructions"
+    import onnxruntime
+
+    for what, there, here in (
+        ("processor", made.cpu, cpu.model()),
+        ("ONNX Runtime", made.onnxruntime, onnxruntime.__version__),
+    ):
+        if there != here:
+            return f"the INT8 graphs of {engine.preset} were timed with another {what}: {there}, here is {here}"
+    if not made.timing["speedup"] > 1:
+        return f"INT8 was measured as {made.timing['speedup']:.2f} times as fast as FP32"
+    return ""
+
+
+def describe(engine: Manifest) -> dict[str, Any]:
+    """What is known of the INT8 graphs of ``engine``, or what is wrong with them; plain values."""
+    try:
+        return {**load(engine).summary(), "reason_against": reason_against(engine)}
+    except EngineError as error:
+        return {"error": str(error)}
+
+
+def _quantised(folder: Path, fields: dict[str, Any]) -> Quantised:
+    """Raises KeyError, TypeError, ValueError where a field is missing or not what it should be."""
+
+    def one(name: str, kind: type, within: dict[str, Any] = fields) -> Any:
+        if type(within[name]) is not kind:
+            raise TypeError(f"'{name}' is not {kind.__name__}")
+        return within[name]
+
+    def file(entry: dict[str, Any]) -> File:
+        name = one("file", str, entry)
+        if Path(name).name != name:
+            raise ValueError(f"'{name}' is not a file name")
+        return File(name, one("sha256", str, entry))
+
+    one("speedup", float, one("timing", dict))
+    return Quantised(
+        folder,
+        **{name: one(name, str) for name in ("preset", "weights", "onnxruntime", "cpu")},
+        parts={part: file(one(part, dict, one("parts", dict))) for part in PARTS},
+        **{name: one(name, dict) for name in ("calibration", "accuracy", "timing")},
+    )
