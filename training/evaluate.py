@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from crispstream.errors import CrispStreamError
 from crispstream.metrics import psnr
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import PRESETS, preset
@@ -139,14 +141,21 @@ def main() -> None:
     parser.add_argument("--davis", type=Path, help="folder of NAME/frames/*.jpg with NAME/masks/*.png")
     parser.add_argument("--sheets", type=Path, help="folder for a before/after/truth JPEG of every picture")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
-    arguments = parser.parse_args()
+    try:
+        print(json.dumps(figures_of(parser.parse_args()), indent=2))
+    except (CrispStreamError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def figures_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """``evaluate`` as the command line asks for it."""
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = arguments.weights or Path("engines") / arguments.preset / "weights.safetensors"
     net = load_network(preset(arguments.preset), weights).to(device)
     sets = {name: getattr(arguments, name) for name in ("pairs", "frames", "photos", "davis", "sheets")}
-    print(json.dumps(evaluate(net, **sets), indent=2))
+    return evaluate(net, **sets)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class MuonAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient. Raises ValueError for a closure, of which there is no use."""
+        """One update of every parameter that has a gradient. ValueError for a closure: there is no use for it."""
         if closure is not None:
             raise ValueError("MuonAdam takes no closure")
         for group in self.param_groups:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +46,15 @@ _maker: Maker
 def _begin(data: Path, seed: int, device: torch.device) -> None:
     global _maker
     torch.set_num_threads(1)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _maker = Maker(data, seed, device)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Trainers are killed, and nobody else would end a worker that waits for work."""
+    parent.join()
+    os._exit(1)
 
 
 def _make(index: int, shape: Shape, progress: float) -> Batch:

@@ -194,3 +194,11 @@ def test_an_untrained_network_gains_nothing_and_harms_nothing(data: Path) -> Non
     assert figures["real_pairs"]["gain"] == 0 and figures["real_pairs"]["no_harm_psnr"] == 90
     temporal = figures["temporal_240fps"]
     assert temporal["temporal_restored"] == temporal["temporal_blurred"] > 0 and temporal["temporal_worse"] == 0
+
+
+def test_a_folder_without_pairs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = Path(__file__).parents[2] / "engines/nano/weights.safetensors"
+    line = ["evaluate", "--preset", "nano", "--weights", weights, "--pairs", tmp_path, "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", [str(a) for a in line])
+    with pytest.raises(SystemExit, match=r"error: no \*_blur\.webp in"):
+        command.main()

@@ -149,7 +149,8 @@ class HumanAwareNet(nn.Module):
             elif isinstance(module, Branch):
                 module.up1.project.weight.mul_(0.5)  # what comes from below starts as a hint
                 module.up0.project.weight.mul_(0.3)
-                nn.init.ones_(module.up0.project.bias)  # a factor starts as 1
+                assert module.up0.project.bias is not None
+                module.up0.project.bias.fill_(1.0)  # a factor starts as 1
                 module.out.weight.zero_()  # an untrained network is the identity
 
     def forward(self, image: Tensor, strength: float = 1.0) -> Output:

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does each choice pay? ``python -m training.ablate --data DIR --pairs DIR --steps 500 --seeds 0 1 --json FILE``.
+
+Trains variants of `nano` with equal steps, equal data and about equal multiply-accumulates, on one thread. A run that
+is done is added to the JSON file and not done again. docs/ablations.md says what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispstream.metrics import psnr
+from crispstream.model.network import HumanAwareNet
+from training.dataset import HighSpeedSet, PhotoSet, read_manifest
+from training.evaluate import BORDER, restore
+from training.loss import total_loss
+from training.measures import NEARLY_SHARP, align
+from training.schedule import rate_at
+from training.synthesis import Batch
+from training.testsets import Sample, read_pairs
+from training.train import AVERAGE_DECAY, gain
+from training.variants import VARIANTS, Variant, optimizer, plain, trainable
+
+SYNTHESISED, HIGH_SPEED, REAL_SHARE = 150, 75, 0.4
+"""Cached batches of each kind, and the share of a batch that is real blur."""
+SIZE, CROP, BATCH, LONGEST = 128, 96, 16, 24.0
+VALIDATION_SIZE, VALIDATION_BATCHES = 192, 6
+FIGURES = ("gain", "person", "background", "iou", "pairs")
+
+Cache = dict[str, Batch]
+
+
+def _codes(batches: Iterator[Batch]) -> Batch:
+    """All in one, pictures and maps as 8-bit codes."""
+    joined = [torch.cat(field) for field in zip(*batches, strict=True)]
+    return Batch(*(field if field.dtype == torch.bool else field.mul(255).round().byte() for field in joined))
+
+
+def _floats(batch: Batch) -> Batch:
+    return Batch(*(field if field.dtype == torch.bool else field.float().div(255) for field in batch))
+
+
+def samples(data: Path, file: Path) -> Cache:
+    """``photographs``, ``high_speed`` and ``validation`` as 8-bit codes; synthesised once, then read from ``file``."""
+    if not file.exists():
+        cpu = torch.device("cpu")
+        photos, held_out = (PhotoSet(read_manifest(data, split)) for split in ("train", "val"))
+        films = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
+        longest = np.random.default_rng(0).uniform(5, LONGEST, SYNTHESISED)
+        made = {
+            "photographs": _codes(photos.batch(BATCH, SIZE, float(long), i, cpu) for i, long in enumerate(longest)),
+            "high_speed": _codes(films[i % len(films)].batch(BATCH, SIZE, i, cpu) for i in range(HIGH_SPEED)),
+            "validation": _codes(
+                held_out.batch(16, VALIDATION_SIZE, 16.0, 7_000_000 + i, cpu) for i in range(VALIDATION_BATCHES)
+            ),
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({name: tuple(batch) for name, batch in made.items()}, file)
+    return {name: Batch(*fields) for name, fields in torch.load(file).items()}
+
+
+def draw(cache: Cache, variant: Variant, seed: int, step: int) -> Batch:
+    """The batch of a step: the same pictures, crops and turns for every variant that learns from the same data."""
+    rng = np.random.default_rng((seed, step))
+    kinds = ["high_speed" if real and variant.real else "photographs" for real in rng.random(BATCH) < REAL_SHARE]
+    places = [int(place * len(cache[kind].blurry)) for place, kind in zip(rng.random(BATCH), kinds, strict=True)]
+    top, left = rng.integers(SIZE - CROP + 1, size=2)
+    turn, flip = int(rng.integers(4)), bool(rng.integers(2))
+    fields = []
+    for index in range(len(Batch._fields)):
+        field = torch.stack([cache[kind][index][place] for kind, place in zip(kinds, places, strict=True)])
+        if field.ndim == 4:
+            field = torch.rot90(field[..., top : top + CROP, left : left + CROP], turn, (2, 3))
+            field = (field.flip(3) if flip else field).contiguous(memory_format=torch.channels_last)
+        fields.append(field)
+    mask, gate = variant.labels
+    batch = _floats(Batch(*fields))
+    return batch._replace(mask_known=batch.mask_known & mask, gate_known=batch.gate_known & gate)
+
+
+def train(variant: Variant, seed: int, steps: int, cache: Cache, compiled: bool) -> HumanAwareNet:
+    """The averaged weights, as a network of bare convolutions in evaluation mode."""
+    torch.manual_seed(seed)
+    net = trainable(variant)
+    average = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    forward = torch.compile(net, dynamic=False) if compiled else net
+    optimiser = optimizer(net, variant)
+    highest = optimiser.rate
+    for step in range(steps):
+        batch = draw(cache, variant, seed, step)
+        optimiser.rate = rate_at(step, steps, highest)
+        loss = total_loss(forward(batch.blurry), batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+        optimiser.step()
+        decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in net.state_dict().items():
+                if value.is_floating_point():
+                    average[name].lerp_(value, 1 - decay)
+    net.load_state_dict(average)
+    return plain(net)
+
+
+@torch.no_grad()
+def macs_per_pixel(net: HumanAwareNet) -> float:
+    """Multiply-accumulates of all convolutions that run, per pixel of the frame."""
+    counts: list[int] = []
+
+    def count(conv: nn.Module, _: object, out: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        counts.append(conv.weight[0].numel() * out.numel())
+
+    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, nn.Conv2d)]
+    net(torch.zeros(1, 3, 128, 128))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts) / 128**2
+
+
+@torch.inference_mode()
+def judged(net: HumanAwareNet, validation: Batch, mask_known: bool) -> dict[str, float]:
+    """Gain in dB over the validation pictures, inside and outside people, and the person mask's overlap (IoU)."""
+    batches = [_floats(Batch(*(f[i : i + 8] for f in validation))) for i in range(0, len(validation.blurry), 8)]
+    regions: tuple[list[Tensor], list[Tensor]] = ([], [])
+    common = either = 0
+    for batch in batches:
+        output = net(batch.blurry)
+        errors = [(p - batch.sharp).square().mean(1, keepdim=True) for p in (batch.blurry, output.image.clamp(0, 1))]
+        for weight, gains in zip((batch.mask, 1 - batch.mask), regions, strict=True):
+            before, after = ((e * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1) for e in errors)
+            counts = batch.mask_known & (batch.mask.mean((1, 2, 3)) > 0.03) & (batch.mask.mean((1, 2, 3)) < 0.97)
+            gains.append((10 * torch.log10(before / after))[counts & (before > 10 ** (-NEARLY_SHARP / 10))])
+        seen = F.interpolate(output.head[:, :1], size=batch.mask.shape[-2:], mode="bilinear") > 0.5
+        seen, true = seen[batch.mask_known], batch.mask[batch.mask_known] > 0.5
+        common, either = common + int((seen & true).sum()), either + int((seen | true).sum())
+    person, background = (float(torch.cat(gains).mean()) for gains in regions)
+    found = {"gain": gain(net, batches), "person": person, "background": background}
+    return found | ({"iou": common / max(either, 1)} if mask_known else {})
+
+
+def real_gain(net: HumanAwareNet, pairs: list[Sample]) -> float:
+    """Mean PSNR gain in dB over real pairs whose truth is aligned, a border cut, as training.evaluate has it."""
+    inner = (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    shown = [(p.blurred[inner], restore(net, p.blurred).picture[inner], p.sharp[inner]) for p in pairs]
+    return float(np.mean([psnr(restored, sharp) - psnr(blurred, sharp) for blurred, restored, sharp in shown]))
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Markdown, a row a variant: means over its seeds."""
+    lines = ["| variant | seeds | MAC a pixel | " + " | ".join(FIGURES) + " |", "| --- " * (3 + len(FIGURES)) + "|"]
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        own = [run for run in runs if run["variant"] == name]
+        cells = [
+            f"{np.mean([r[k] for r in own]):{'.2f' if k == 'iou' else '+.3f'}}" if k in own[0] else "" for k in FIGURES
+        ]
+        lines.append(f"| {VARIANTS[name].what} | {len(own)} | {own[0]['macs']:.0f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=Path("runs/data"), help="folder with manifest.csv and high-speed frames"
+    )
+    parser.add_argument("--pairs", type=Path, help="folder of real pairs to measure too")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/ablate.pt"), help="where the samples are kept (0.5 GB)"
+    )
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
+    parser.add_argument("--json", type=Path, required=True, help="results, one object a run")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cache = samples(arguments.data, arguments.cache)
+    pairs = list(read_pairs(arguments.pairs)) if arguments.pairs else []
+    pairs = [pair._replace(sharp=align(pair.sharp, pair.blurred)) for pair in pairs]
+    runs = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+    done = {(run["variant"], run["seed"], run["steps"]) for run in runs}
+    for seed in arguments.seeds:
+        for name in arguments.only:
+            if (name, seed, arguments.steps) in done:
+                continue
+            variant, began = VARIANTS[name], time.monotonic()
+            net = train(variant, seed, arguments.steps, cache, arguments.compile)
+            minutes = (time.monotonic() - began) / 60
+            run = {"variant": name, "seed": seed, "steps": arguments.steps, "macs": macs_per_pixel(net)}
+            figures = judged(net, cache["validation"], variant.labels[0])
+            figures |= {"pairs": real_gain(net, pairs)} if pairs else {}
+            run |= {k: round(v, 4) for k, v in figures.items()} | {"minutes": round(minutes, 1)}
+            runs.append(run)
+            arguments.json.write_text("[\n" + ",\n".join(f"  {json.dumps(r)}" for r in runs) + "\n]\n")
+            print(run, flush=True)
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
