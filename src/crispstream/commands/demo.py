@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`crispstream demo`: the main job on a photograph that comes along."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from crispstream.commands.common import Debug, Json, PresetOption, Report, missing_extra
+
+
+def demo(
+    source: Annotated[str | None, typer.Option("--input", help="Your own picture or clip.")] = None,
+    output: Annotated[str, typer.Option(help="Folder for the results.")] = "demo",
+    preset: PresetOption = "nano",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Report:
+    """Blur and restore a photograph of a person; leaves a before/after picture, a short video and the mask."""
+    try:
+        from crispstream.demo import run_demo
+
+        print("crispstream: blurring and restoring; about a minute on two cores", file=sys.stderr)
+        data = run_demo(source, output, preset)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "demo", ("skimage", "scipy")) from error
+    lines = [f"{data['fps']:.1f} fps, codecs included ({data['engine']})", *data["files"]]
+    if data["psnr_restored"] is not None:
+        lines.insert(0, f"PSNR {data['psnr_blurred']:.2f} dB blurred, {data['psnr_restored']:.2f} dB restored")
+    return Report(data, "\n".join(lines))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`crispstream run`: the main job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from crispstream.commands.common import INTERRUPTED, Debug, Json, PresetOption, Quiet, Report, Strength, Threads
+from crispstream.errors import InputError
+
+
+def run(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Video, picture or folder of pictures.")],
+    target: Annotated[str, typer.Argument(metavar="OUTPUT", help="Where the result goes; its suffix says the format.")],
+    preset: PresetOption = "nano",
+    strength: Strength = 1.0,
+    engine_backend: Annotated[
+        Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime-int8", "onnxruntime", "torch"],
+        typer.Option(help="Pin one engine."),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="Where the engine runs: auto, cpu, cuda or cuda:N.")] = "auto",
+    encoder: Annotated[str | None, typer.Option(help="Video encoder, such as h264 or hevc.")] = None,
+    crf: Annotated[int | None, typer.Option(min=0, help="Video quality, 0 is best.")] = None,
+    speed: Annotated[str, typer.Option(help="Encoder speed, ultrafast to veryslow.")] = "veryfast",
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Picture quality (JPEG, WebP).")] = 95,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    threads: Threads = None,
+    no_gating: Annotated[bool, typer.Option("--no-gating", help="Run both branches on every frame.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Report:
+    """Sharpen a video, a picture or a folder of pictures."""
+    from crispstream import files
+
+    report = files.run(
+        source,
+        target,
+        preset=preset,
+        device=device,
+        strength=strength,
+        backend=engine_backend,
+        gating=not no_gating,
+        threads=threads,
+        encoder=encoder,
+        crf=crf,
+        speed=speed,
+        quality=quality,
+        overwrite=overwrite,
+        progress=not quiet and not as_json,
+    )
+    lines = [f"{report.output}: {report.frames} frames, {report.width}x{report.height}, {report.fps:.1f} fps"]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"left out: {stream}" for stream in report.skipped]
+    lines += [f"failed: {name}: {reason}" for name, reason in report.failed]
+    code = INTERRUPTED if report.interrupted else InputError.exit_code if report.failed else 0
+    return Report(report.to_dict(), "" if quiet else "\n".join(lines), code)
