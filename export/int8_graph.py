@@ -93,9 +93,10 @@ def _static(
             return next(self.feeds, None)
 
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "part.onnx"
+        path, whole = Path(folder) / "int8.onnx", Path(folder) / "float32.onnx"
+        onnx.save(model, whole)  # older versions of ONNX Runtime move the weights out of a graph that is handed over
         quantize_static(
-            model,
+            whole,
             path,
             Reader(),
             quant_format=QuantFormat.QDQ,

@@ -181,6 +181,12 @@ def test_rounding_of_an_output_that_is_always_zero(packed: list[Array]) -> None:
     assert not rounded.any() and (steps > 0).all()
 
 
+def test_without_torch() -> None:
+    """Whoever builds on a small machine has onnx, and need not have PyTorch."""
+    code = "import sys; sys.modules['torch'] = None; import crispstream.export.int8"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_report_and_cache(engine: Manifest, folder: Path) -> None:
     report = build_int8(engine.folder, folder, SIZE)
     made = quantised.load(engine)
