@@ -9,12 +9,14 @@ import secrets
 from pathlib import Path
 
 from crispstream.errors import OutputError
+from crispstream.lock import OutputLock
 
 
 class PartialFile:
     """A temporary name beside ``path``: write to ``temporary``, then ``commit`` renames it, ``discard`` removes it.
 
-    Raises OutputError at once when ``path`` cannot be written or exists and ``overwrite`` is False.
+    Raises OutputError at once when ``path`` cannot be written, is being written by another run, or exists and
+    ``overwrite`` is False.
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -33,6 +35,7 @@ class PartialFile:
             raise OutputError(
                 f"cannot write in {self.path.parent} ({error.strerror})", "choose another output folder"
             ) from error
+        self._lock = OutputLock(self.path)
 
     def commit(self) -> None:
         """Flush to the disk and give the file its name. Raises OutputError; the temporary file is then gone too."""
@@ -40,7 +43,7 @@ class PartialFile:
             self._check_target()
             with open(self.temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(self.temporary, self.path)
+            self._rename()
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 with contextlib.suppress(OSError):  # some network file systems cannot
@@ -53,10 +56,25 @@ class PartialFile:
         except OutputError:
             self.discard()
             raise
+        self._lock.release()
 
     def discard(self) -> None:
         """Remove the temporary file. Idempotent."""
         self.temporary.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _rename(self) -> None:
+        if not self._overwrite:
+            try:
+                os.link(self.temporary, self.path)  # unlike a rename it never replaces what came in the meantime
+            except FileExistsError:
+                self._check_target()
+            except OSError:  # a file system without hard links
+                pass
+            else:
+                self.temporary.unlink()
+                return
+        os.replace(self.temporary, self.path)
 
     def _check_target(self) -> None:
         if self.path.exists():

@@ -38,7 +38,7 @@ class PictureSink:
         for target in targets.values():
             if target.suffix.lower() not in _FORMATS:
                 raise UsageError(f"cannot write a picture as {target.name}", f"use {', '.join(_FORMATS)}")
-            PartialFile(target, overwrite)  # what cannot be written is known before any work is done
+            PartialFile(target, overwrite).discard()  # what cannot be written is known before any work is done
         self._targets = targets
         self._quality = quality
         self._overwrite = overwrite
