@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime
 
-from crispstream import __version__
+from crispstream import __version__, cpu
 from crispstream.deblurrer import Deblurrer
-from crispstream.doctor import cpu_model, vector_level
+from crispstream.doctor import vector_level
 from crispstream.engine.protocol import Engine
 from crispstream.frame import Frame, PixelFormat, plane_shapes
 from crispstream.kernels import bindings
@@ -89,7 +89,7 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
 def machine(threads: int | None) -> dict[str, Any]:
     """What the figures belong to: processor, threads, versions."""
     return {
-        "cpu": cpu_model(),
+        "cpu": cpu.model(),
         "vector_level": vector_level(),
         "threads": threads or cpu_quota(),
         "crispstream": __version__,

@@ -13,17 +13,17 @@ INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "asimddp")
 
 def model() -> str:
     """The processor's name; where Linux gives none (AArch64), architecture and part number."""
-    return _field("model name") or " ".join(filter(None, (platform.machine(), _field("CPU part"))))
+    return field("model name") or " ".join(filter(None, (platform.machine(), field("CPU part"))))
 
 
 def int8_instructions() -> tuple[str, ...]:
     """Those of INT8_INSTRUCTIONS that the processor has."""
-    known = {*_field("flags").split(), *_field("Features").split()}
+    known = {*field("flags").split(), *field("Features").split()}
     return tuple(name for name in INT8_INSTRUCTIONS if name in known)
 
 
-def _field(key: str) -> str:
-    """Of the first processor; "" where there is no such field."""
+def field(key: str) -> str:
+    """What /proc/cpuinfo says of the first processor; "" where there is no such field."""
     if CPUINFO.exists():
         for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

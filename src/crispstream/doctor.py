@@ -6,14 +6,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 
+from crispstream import cpu
 from crispstream.check import Check, version
 from crispstream.doctor_gpu import gpu_checks
 from crispstream.doctor_jetson import jetson_checks
 from crispstream.errors import CrispStreamError
 
-CPUINFO = Path("/proc/cpuinfo")
 REINSTALL = "pip install --force-reinstall --no-deps . (in the checkout)"
 
 
@@ -37,23 +36,9 @@ def healthy(checks: list[Check]) -> bool:
     return all(check.status == "ok" for check in checks if check.needed)
 
 
-def cpu_model() -> str:
-    """The processor's name as the kernel gives it, or its architecture."""
-    return _cpuinfo("model name") or platform.machine()
-
-
 def vector_level() -> str:
     """The instruction set that the pixel kernels pick here: "AVX2", or "baseline" of the architecture."""
-    return "AVX2" if "avx2" in _cpuinfo("flags").split() else f"baseline {platform.machine()}"
-
-
-def _cpuinfo(key: str) -> str:
-    if CPUINFO.exists():
-        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == key:
-                return value.strip()
-    return ""
+    return "AVX2" if "avx2" in cpu.field("flags").split() else f"baseline {platform.machine()}"
 
 
 def _needed(name: str, hint: str, probe: Callable[[], str]) -> Check:
@@ -80,7 +65,7 @@ def _onnxruntime() -> str:
 
     from crispstream.threads import cpu_quota
 
-    return f"{onnxruntime.__version__}, {cpu_quota()} of {os.cpu_count()} processors on {cpu_model()}"
+    return f"{onnxruntime.__version__}, {cpu_quota()} of {os.cpu_count()} processors on {cpu.model()}"
 
 
 def _engines() -> str:
