@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from crispstream.cut import Cut, parse_time
 from crispstream.errors import InputError, OutputError, UsageError
 from crispstream.frame import Frame
 from crispstream.pipeline import Pending, Processor, run_pipeline
@@ -15,6 +16,7 @@ from crispstream.progress import make_progress
 from crispstream.report import RunReport
 from crispstream.sinks.pictures import PictureSink
 from crispstream.sinks.video import VideoSink
+from crispstream.sources.part import PartSource
 from crispstream.sources.pictures import PICTURE_SUFFIXES, PictureSource, list_pictures
 from crispstream.sources.video import VideoSource
 
@@ -36,6 +38,8 @@ def run(
     crf: int | None = None,
     speed: str = "veryfast",
     quality: int = 95,
+    start: str | float | None = None,
+    end: str | float | None = None,
     overwrite: bool = False,
     progress: bool = False,
     **options: Any,
@@ -44,7 +48,8 @@ def run(
 
     ``deblurrer`` is used as it is and stays open; without one, ``Deblurrer(**options)`` (preset, device, strength, ...)
     is made for this run; both together are a UsageError. ``encoder``, ``crf`` and ``speed`` are for video
-    (``sinks.encoders``), ``quality`` (1 to 100) for JPEG and WebP. An output that exists is replaced only with
+    (``sinks.encoders``), ``quality`` (1 to 100) for JPEG and WebP. ``start`` and ``end`` say which part
+    of a video, as seconds or "1:02.5" after its first picture. An output that exists is replaced only with
     ``overwrite``; it appears when it is whole. ``progress`` shows on stderr how far the run is. After Ctrl-C the output
     holds what was done so far and the report says ``interrupted``.
     Raises InputError, OutputError, UsageError or EngineError.
@@ -57,26 +62,30 @@ def run(
         dst = dst / src.name
     if dst.exists() and os.path.samefile(src, dst):
         raise UsageError("the output is the input", "choose another name")
-    source: VideoSource | PictureSource
+    cut = Cut(*(None if time is None else parse_time(str(time)) for time in (start, end)))
+    source: VideoSource | PartSource | PictureSource
     sink: VideoSink | PictureSink
     with ExitStack() as cleanup:
         if src.is_dir() or src.suffix.lower() in PICTURE_SUFFIXES:
+            if cut != Cut():
+                raise UsageError(f"{src} has no times", "--start and --end are for videos")
             targets = _picture_targets(src, dst, cleanup)
             sink = PictureSink(targets, quality=quality, overwrite=overwrite)
             source = PictureSource(list(targets), keep_going=src.is_dir())
         else:
-            source = VideoSource(src)
-            cleanup.callback(source.close)
-            film = (src, source.stream_index)
+            video = VideoSource(src)
+            cleanup.callback(video.close)
+            source = video if cut == Cut() else PartSource(video, cut)
+            film = (src, video.stream_index)
             sink = VideoSink(
-                dst, copy_from=film, rate=source.rate, encoder=encoder, crf=crf, speed=speed, overwrite=overwrite
+                dst, copy_from=film, rate=video.rate, encoder=encoder, crf=crf, speed=speed, overwrite=overwrite
             )
         cleanup.callback(sink.abort)
         display = make_progress(quiet=not progress)
         cleanup.callback(display.stop)
         with _ready(deblurrer, options) as ready:
             # Single pictures have no neighbours, so they pass outside any stream.
-            processor: Processor = ready.open_stream() if isinstance(source, VideoSource) else ready
+            processor: Processor = ready.open_stream() if isinstance(sink, VideoSink) else ready
             display.start(source.total)
             stats = run_pipeline(source, processor, [sink], on_progress=lambda s: display.update(s.frames_out))
     return RunReport(

@@ -25,6 +25,8 @@ def run(
     crf: Annotated[int | None, typer.Option(min=0, help="Video quality, 0 is best.")] = None,
     speed: Annotated[str, typer.Option(help="Encoder speed, ultrafast to veryslow.")] = "veryfast",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Picture quality (JPEG, WebP).")] = 95,
+    start: Annotated[str | None, typer.Option(metavar="TIME", help="Begin here, such as 12.5 or 1:02.5.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="End here, at a time of the input.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     threads: Threads = None,
     no_gating: Annotated[bool, typer.Option("--no-gating", help="Run both branches on every frame.")] = False,
@@ -48,6 +50,8 @@ def run(
         crf=crf,
         speed=speed,
         quality=quality,
+        start=start,
+        end=end,
         overwrite=overwrite,
         progress=not quiet and not as_json,
     )

@@ -16,24 +16,27 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
 
+from crispstream.cut import Cut
 from crispstream.errors import OutputError
 
-# What a muxer writes of itself, and what counted the old packets.
-_STALE = ("major_brand", "minor_version", "compatible_brands", "encoder", "rotate")
+# What a muxer writes of itself, what counted the old packets, and what says that the pictures are transparent.
+_STALE = ("major_brand", "minor_version", "compatible_brands", "encoder", "rotate", "alpha_mode", "ALPHA_MODE")
 _STALE_PREFIXES = ("_STATISTICS", "BPS", "NUMBER_OF_", "DURATION")
 # The sample that ends a line of 3GPP timed text; the muxer writes one wherever a line ends.
 _NO_TEXT = bytes(2)
 _MP4_FAMILY = ("mp4", "mov")
+_PICTURES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
 class Remuxer:
     """Reads a second time the file that is being deblurred and copies its other packets bit for bit.
 
-    ``film`` is the index of the stream that is encoded anew. ``skipped`` names what the output container cannot hold.
-    Raises OutputError when the file can no longer be opened.
+    ``film`` is the index of the stream that is encoded anew, ``cut`` what part of the file is copied. ``skipped`` names
+    what the output cannot hold. Raises OutputError when the file can no longer be opened.
     """
 
-    def __init__(self, path: Path, film: int) -> None:
+    def __init__(self, path: Path, film: int, cut: Cut | None = None) -> None:
+        self._cut = cut or Cut()
         self.skipped: list[str] = []
         try:
             self._input: InputContainer = av.open(str(path), metadata_errors="surrogateescape")
@@ -63,11 +66,17 @@ class Remuxer:
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
                 self._copies[stream.index] = copy
+            elif output.format.name == "matroska" and _is_cover(stream) and stream.name in _PICTURES:
+                output.add_attachment(*_PICTURES[stream.name], self._cover(stream.index))
             elif not self._is_rebuilt(output, stream):
-                what = f"stream {stream.index} ({stream.type}, {stream.name or 'unknown codec'})"
-                self.skipped.append(f"{what}: {output.format.name} cannot hold it")
+                self.skipped.append(f"{_title(stream)}: {output.format.name} cannot hold it")
         output.metadata.update({k: v for k, v in self._input.metadata.items() if not _is_stale(k)})
-        output.set_chapters(self._input.chapters())
+        timecodes = [m.pop("timecode") for m in (film.metadata, output.metadata) if "timecode" in m and self._cut.start]
+        if timecodes:
+            self.skipped.append("timecode: it counts from the start of the uncut film")
+        output.set_chapters(self._cut.chapters(self._input.chapters()))
+        if output.format.name == "mpegts" and self._input.chapters():
+            self.skipped.append("chapters: mpegts cannot hold them")
         for stream in self._input.streams:
             if stream.index not in self._copies:
                 stream.discard = Discard.all
@@ -108,7 +117,13 @@ class Remuxer:
 
     def _advance(self) -> None:
         # The packets without data that end a demuxer's run only flush decoders.
-        self._pending = next((p for p in self._packets if p.size or p.dts is not None), None)
+        self._pending = None
+        for packet in self._packets:
+            if self._cut.is_over(packet):
+                return
+            if (packet.size or packet.dts is not None) and (_is_cover(packet.stream) or self._cut.take(packet)):
+                self._pending = packet
+                return
 
     def _can_hold(self, output: OutputContainer, stream: Stream) -> bool:
         container = output.format.name
@@ -116,8 +131,8 @@ class Remuxer:
             # Its meaning is defined by its container, and some muxers would take any bytes.
             if container not in self._input.format.name.split(",") or self._is_rebuilt(output, stream):
                 return False
-        elif stream.disposition & Disposition.attached_pic and container not in _MP4_FAMILY:
-            return False  # it would become a second film
+        elif _is_cover(stream) and container != "mp4":
+            return False  # it would become a second film, or nothing
         # The only sure way to know is to let the muxer write a header.
         trial = av.open(io.BytesIO(), "w", format=container)
         try:
@@ -130,12 +145,32 @@ class Remuxer:
                 trial.close()
         return True
 
+    def _cover(self, index: int) -> bytes:
+        """The bytes of a cover picture; read apart, so that no other packet is lost."""
+        with av.open(self._input.name, metadata_errors="surrogateescape") as container:
+            return next((bytes(p) for p in container.demux(container.streams[index]) if p.size), b"")
+
     def _is_rebuilt(self, output: OutputContainer, stream: Stream) -> bool:
         """Whether the muxer makes this stream anew: from the film's timecode entry, or from the chapters."""
         if stream.type != "data":
             return False
         is_timecode = "timecode" in stream.metadata and output.format.name in _MP4_FAMILY
         return is_timecode or (stream.name == "bin_data" and bool(self._input.chapters()))
+
+
+def others(path: Path, film: int, holder: str) -> list[str]:
+    """What a file holds beside its film, one sentence for each, for a ``holder`` that takes pictures alone."""
+    with av.open(str(path), metadata_errors="surrogateescape") as container:
+        rest = [f"{_title(s)}: {holder} cannot hold it" for s in container.streams if s.index != film]
+        return rest + ([f"chapters: {holder} cannot hold them"] if container.chapters() else [])
+
+
+def _title(stream: Stream) -> str:
+    return f"stream {stream.index} ({stream.type}, {stream.name or 'unknown codec'})"
+
+
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _is_stale(key: str) -> bool:

@@ -115,7 +115,7 @@ class VideoSink:
         self._size = (frame.width, frame.height)
         self._time_base = frame.time_base or 1 / self._rate
         if self._copy_from is not None:
-            self._remuxer = Remuxer(*self._copy_from)
+            self._remuxer = Remuxer(*self._copy_from, cut=frame.info.get("cut"))
             self.skipped = self._remuxer.skipped
         options: dict[str, str] = {}
         if self._container in ("mp4", "mov"):

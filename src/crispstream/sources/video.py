@@ -107,6 +107,22 @@ class VideoSource:
         elif "mp4" in self._container.format.name.split(",") and _ends_inside_a_box(self.path):
             self.warnings.append("the file ends inside an MP4 box: truncated")
 
+    @property
+    def start(self) -> Fraction:
+        """When the first picture is due, in seconds of the file's own clock."""
+        return (self._stream.start_time or 0) * (self._stream.time_base or Fraction(0))
+
+    def seek(self, time: Fraction) -> bool:
+        """Go on with the last key picture before ``time`` seconds; False, and nothing is done, where no index leads."""
+        stream, containers = self._stream, self._container.format.name.split(",")
+        if stream.time_base is None or not {"mp4", "matroska"} & set(containers):
+            return False
+        try:
+            self._container.seek(int(time / stream.time_base), stream=stream)
+        except av.FFmpegError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the file. Frames already given out stay valid. Idempotent."""
         self._container.close()
