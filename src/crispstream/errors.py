@@ -26,6 +26,10 @@ class InputError(CrispStreamError):
     exit_code = 3
 
 
+class EarlyEndError(InputError):
+    """The input can be used up to a point: what came before it is finished and kept, then this is told."""
+
+
 class OutputError(CrispStreamError):
     """The output cannot be written."""
 
@@ -36,3 +40,9 @@ class EngineError(CrispStreamError):
     """An engine is missing, damaged or does not fit this machine."""
 
     exit_code = 5
+
+
+class ClosedPipeError(CrispStreamError):
+    """Whoever reads our standard output has seen enough. Told by the exit code alone, SIGPIPE's in a shell."""
+
+    exit_code = 141

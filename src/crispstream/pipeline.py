@@ -12,7 +12,7 @@ from time import perf_counter
 from types import FrameType
 from typing import Protocol
 
-from crispstream.errors import InputError
+from crispstream.errors import EarlyEndError, InputError
 from crispstream.frame import Frame
 from crispstream.policy import Aborted, BoundedQueue, Closed, Policy
 
@@ -21,11 +21,14 @@ QUEUED_FRAMES = 3
 
 
 class Source(Protocol):
-    """Where frames come from. ``total`` is how many are expected, None where nobody knows."""
+    """Where frames come from. ``total`` is how many are expected, None where nobody knows.
+
+    A source that may wait long gives None now and then, so that a signal is seen meanwhile.
+    """
 
     total: int | None
 
-    def __iter__(self) -> Iterator[Frame]: ...
+    def __iter__(self) -> Iterator[Frame | None]: ...
 
     def close(self) -> None:
         """Free what is open. Idempotent."""
@@ -70,6 +73,7 @@ class PipelineStats:
     deblur_seconds: float = 0.0
     encode_seconds: float = 0.0
     interrupted: bool = False
+    ended_early: EarlyEndError | None = None
 
 
 def run_pipeline(
@@ -85,6 +89,7 @@ def run_pipeline(
     anywhere stops all stages, aborts the sinks and is raised here, once. The first SIGINT or SIGTERM (main thread only)
     stops reading, and what is in flight is finished: ``interrupted`` is then True. A second one raises
     KeyboardInterrupt and the sinks are aborted; later ones are ignored until that is done.
+    EarlyEndError from the source is raised after the frames before it are written and the sinks are closed.
     Raises InputError when the source has no frame at all.
     """
     stats = PipelineStats()
@@ -125,6 +130,8 @@ def run_pipeline(
     stats.seconds = perf_counter() - started
     if failure is not None:
         raise failure
+    if stats.ended_early is not None:
+        raise stats.ended_early
     if stats.frames_out == 0 and not stats.interrupted:
         raise InputError("the input holds no frame that can be decoded")
     return stats
@@ -135,10 +142,18 @@ def _read(source: Source, inbox: BoundedQueue[Frame], stats: PipelineStats) -> N
         frames = iter(source)
         while not stats.interrupted:
             since = perf_counter()
-            frame = next(frames, None)
-            stats.decode_seconds += perf_counter() - since
-            if frame is None:
+            try:
+                frame = next(frames)
+            except StopIteration:
                 break
+            except EarlyEndError as error:
+                stats.ended_early = error
+                break
+            if frame is None:
+                if inbox.error is not None:
+                    return
+                continue
+            stats.decode_seconds += perf_counter() - since
             if stats.frames_in == 0:
                 stats.width, stats.height = frame.width, frame.height
             stats.frames_in += 1
@@ -163,7 +178,7 @@ def _write(sinks: Sequence[Sink], outbox: BoundedQueue[Pending], stats: Pipeline
         if stats.frames_out:
             since = perf_counter()
             for sink in sinks:
-                sink.close(complete=not stats.interrupted)
+                sink.close(complete=not stats.interrupted and stats.ended_early is None)
             stats.encode_seconds += perf_counter() - since
     except Aborted:
         pass

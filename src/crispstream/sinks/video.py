@@ -11,28 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from crispstream.convert import as_picture
 from crispstream.errors import OutputError
-from crispstream.frame import Frame, PixelFormat
+from crispstream.frame import Frame
+from crispstream.orientation import even, upright
 from crispstream.sinks.encoders import choose, encoder_threads
 from crispstream.sinks.partial import PartialFile
 from crispstream.sinks.remux import Remuxer
 from crispstream.tags import VideoTags
 
-_FFMPEG_NAME = {
-    PixelFormat.BGR24: "bgr24",
-    PixelFormat.RGB24: "rgb24",
-    PixelFormat.NV12: "nv12",
-    PixelFormat.I420: "yuv420p",
-}
 # FFmpeg's names in the order of VideoTags.chroma_location.
 _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _BT709, _LIMITED = 1, 1
+_WITHOUT_ROTATION = ("mpegts",)
 
 
 class VideoSink:
@@ -41,6 +37,7 @@ class VideoSink:
     ``copy_from``: a video file and the index of its film; its other streams, metadata and chapters are copied.
     ``rate``: frames a second, for the encoder's rate control and for frames without a time.
     ``crf``: the encoder's quality, None for its default; ``speed``: one of ``encoders.SPEEDS``.
+    ``odd``: an odd size, in a codec whose 4:2:0 is even only, is padded ("pad") or written as 4:4:4 ("444").
     ``warnings`` and ``skipped`` say what could not be kept. Raises UsageError and OutputError.
     """
 
@@ -53,9 +50,12 @@ class VideoSink:
         encoder: str | None = None,
         crf: int | None = None,
         speed: str = "veryfast",
+        odd: str = "pad",
         overwrite: bool = False,
     ) -> None:
         self._container, self.encoder = choose(Path(path), encoder)
+        self.encoder_name = self.encoder.name
+        self._pad = odd == "pad"
         self._options = self.encoder.options(crf, speed)
         self._file = PartialFile(path, overwrite)
         self._copy_from = copy_from
@@ -74,6 +74,7 @@ class VideoSink:
     def write(self, frame: Frame) -> None:
         """Encode one frame. Raises OutputError when the disk, the encoder or a change of size is in the way."""
         try:
+            frame = self._fitted(frame)
             if self._output is None or self._stream is None:
                 self._output, self._stream = self._open(frame)
             if (frame.width, frame.height) != self._size:
@@ -162,22 +163,34 @@ class VideoSink:
         context.thread_type = "AUTO"  # PyAV's own choice, slices, costs quality
         context.thread_count = encoder_threads()
         stream.set_display_matrix(tags.display_matrix)
-        if tags.display_matrix and self._container == "mpegts":
-            self.skipped.append("rotation: mpegts cannot hold it")
+        if tags.display_matrix and self._container in _WITHOUT_ROTATION:
+            self.skipped.append(f"display matrix that is no quarter turn: {self._container} cannot hold it")
         if pixel_format == "yuv444p":
             self.warnings.append(f"{frame.width}x{frame.height} is odd: written as 4:4:4, which few players show")
         result: VideoStream = stream
         return result
+
+    def _fitted(self, frame: Frame) -> Frame:
+        """Turned upright where the container cannot say so, and of even size where the codec wants one."""
+        tags = VideoTags.of(frame)
+        if tags.display_matrix is not None and self._container in _WITHOUT_ROTATION:
+            frame = upright(frame)
+            if VideoTags.of(frame).display_matrix is None:
+                self._warn_once(f"turned in its pixels: {self._container} cannot hold a rotation")
+        width, height = frame.width, frame.height
+        if self._pad and self.encoder.even_only and (width % 2 or height % 2):
+            frame = even(frame)
+            self._warn_once(
+                f"{width}x{height} is odd: padded to {frame.width}x{frame.height}, --odd 444 keeps the size"
+            )
+        return frame
 
     def _picture(self, frame: Frame) -> VideoFrame:
         """The frame as PyAV's, in the encoder's pixel format."""
         stream = self._stream
         assert stream is not None
         context = stream.codec_context
-        picture = VideoFrame(frame.width, frame.height, _FFMPEG_NAME[frame.format])
-        for plane, samples in zip(picture.planes, frame.planes, strict=True):
-            inner = samples.strides[1:]
-            np.ndarray(samples.shape, np.uint8, memoryview(plane), strides=(plane.line_size, *inner))[:] = samples
+        picture = as_picture(frame)
         if frame.format.is_yuv:
             picture.colorspace, picture.color_range = context.colorspace, context.color_range
         elif context.pix_fmt is not None and context.pix_fmt.startswith("yuv"):

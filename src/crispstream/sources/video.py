@@ -16,23 +16,15 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from crispstream.convert import DIRECT, change_of, planes_of, refuse_hdr, to_direct
 from crispstream.errors import InputError
-from crispstream.frame import MAX_SIDE, ColorSpec, Frame, PixelFormat, Plane, Range, plane_shapes
+from crispstream.frame import MAX_SIDE, ColorSpec, Frame, Range
 from crispstream.tags import VideoTags
 from crispstream.threads import cpu_quota
 
-# Formats whose codes are ours already. The "j" formats are FFmpeg's old way to say full range.
-_DIRECT = {
-    "yuv420p": PixelFormat.I420,
-    "yuvj420p": PixelFormat.I420,
-    "nv12": PixelFormat.NV12,
-    "rgb24": PixelFormat.RGB24,
-    "bgr24": PixelFormat.BGR24,
-}
 _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _LOG_LEVEL = threading.Lock()
 # Shorter than this a missing end is a rounding of durations, not a truncated file.
@@ -44,11 +36,12 @@ class VideoSource:
 
     Planes are read-only views of the decoder's memory: write to a copy. Every frame carries its stream's ``VideoTags``
     in ``info["video_tags"]``. ``warnings`` tells, after the last frame, what could not be read or kept.
-    Raises InputError when there is nothing to decode.
+    Raises InputError when there is nothing to decode, and for HDR of more than 8 bits unless ``allow_8bit``.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], allow_8bit: bool = False) -> None:
         self.path = Path(path)
+        self._allow_8bit = allow_8bit
         self.warnings: list[str] = []
         try:
             self._container = av.open(str(self.path), metadata_errors="surrogateescape")
@@ -67,8 +60,17 @@ class VideoSource:
         if max(self.size) > MAX_SIDE:
             self._container.close()
             raise InputError(f"{self.path} is {self.size[0]}x{self.size[1]}: a side may have {MAX_SIDE} pixels at most")
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(4, cpu_quota())
+        context = stream.codec_context
+        if not allow_8bit and context.pix_fmt is not None:
+            try:
+                refuse_hdr(self.path, context.pix_fmt, int(context.color_trc))
+            except InputError:
+                self._container.close()
+                raise
+        if stream.metadata.get("alpha_mode") == "1":  # in a second stream of VP8 or VP9, beside the pictures
+            self.warnings.append("the transparency of the video is lost: the result is opaque")
+        context.thread_type = "AUTO"
+        context.thread_count = min(4, cpu_quota())
         self._reformatter = VideoReformatter()
         self._chroma_location = _chroma_location(self._container, stream.index)
         self._tags: VideoTags | None = None
@@ -148,13 +150,10 @@ class VideoSource:
 
     def _frame(self, picture: VideoFrame, gap: bool) -> Frame:
         tags = self._read_tags(picture)
-        name = picture.format.name
-        if name not in _DIRECT:
-            picture = self._convert(picture, tags)
-        pixel_format = _DIRECT[picture.format.name]
-        shapes = plane_shapes(pixel_format, picture.width, picture.height)
+        picture = to_direct(picture, tags.range == 2, self._reformatter)
+        pixel_format = DIRECT[picture.format.name]
         return Frame(
-            planes=tuple(_view(plane, shape) for plane, shape in zip(picture.planes, shapes, strict=True)),
+            planes=planes_of(picture),
             format=pixel_format,
             color=tags.color(picture.height) if pixel_format.is_yuv else ColorSpec(range=Range.FULL),
             pts=picture.pts,
@@ -179,9 +178,11 @@ class VideoSource:
             display_matrix=_display_matrix(picture),
         )
         if self._tags is None:
-            if name not in _DIRECT:
-                kept = "24-bit RGB" if _target(picture) == "rgb24" else "8-bit YUV 4:2:0"
-                self.warnings.append(f"pixel format {name} is processed as {kept}")
+            if not self._allow_8bit:
+                refuse_hdr(self.path, name, tags.transfer)
+            change = change_of(name)
+            if change is not None:
+                self.warnings.append(change)
             if picture.interlaced_frame:
                 self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
         elif tags.display_matrix is None:
@@ -190,15 +191,6 @@ class VideoSource:
         if tags != self._tags:
             self._tags = tags
         return self._tags if self._tags is not None else tags
-
-    def _convert(self, picture: VideoFrame, tags: VideoTags) -> VideoFrame:
-        # Both ranges are named: left to itself the scaler takes "unspecified" differently for different formats.
-        code_range = 2 if tags.range == 2 else 1
-        if picture.format.is_rgb or picture.format.has_palette:
-            code_range = 2
-        return self._reformatter.reformat(
-            picture, format=_target(picture), src_color_range=code_range, dst_color_range=code_range, threads=1
-        )
 
     def _expected_seconds(self) -> Fraction | None:
         """How long the container says the video stream is; None where it does not say."""
@@ -220,24 +212,6 @@ def main_video(streams: tuple[VideoStream, ...]) -> VideoStream | None:
         if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
             return stream
     return None
-
-
-def _target(picture: VideoFrame) -> str:
-    return "rgb24" if picture.format.is_rgb or picture.format.has_palette else "yuv420p"
-
-
-def _view(plane: VideoPlane, shape: tuple[int, ...]) -> Plane:
-    """The plane as a read-only array of ``shape``; no copy, except of a picture stored bottom-up."""
-    pitch = plane.line_size
-    samples = shape[2] if len(shape) == 3 else 1
-    inner = (samples, 1) if len(shape) == 3 else (1,)
-    offset = 0 if pitch > 0 else -pitch * (shape[0] - 1)
-    view: Plane = np.ndarray(shape, np.uint8, buffer=memoryview(plane), offset=offset, strides=(pitch, *inner))
-    if pitch < 0:
-        view = np.ascontiguousarray(view)
-    # The decoder predicts later frames from this memory.
-    view.flags.writeable = False
-    return view
 
 
 def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:
