@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 from crispstream.cut import Cut, parse_time
+from crispstream.ends import PIPE, Ends, Wishes, is_one_file, open_ends
 from crispstream.errors import InputError, OutputError, UsageError
 from crispstream.frame import Frame
+from crispstream.one_size import OneSizeSource
 from crispstream.pipeline import Pending, Processor, run_pipeline
 from crispstream.progress import make_progress
 from crispstream.report import RunReport
 from crispstream.sinks.pictures import PictureSink
-from crispstream.sinks.video import VideoSink
-from crispstream.sources.part import PartSource
-from crispstream.sources.pictures import PICTURE_SUFFIXES, PictureSource, list_pictures
-from crispstream.sources.video import VideoSource
+from crispstream.sources.pictures import PictureSource, list_pictures
 
 
 class FrameDeblurrer(Protocol):
@@ -40,11 +40,21 @@ def run(
     quality: int = 95,
     start: str | float | None = None,
     end: str | float | None = None,
+    size: tuple[int, int] | None = None,
+    pixel_format: str | None = None,
+    rate: Fraction | None = None,
+    allow_8bit: bool = False,
+    odd: str = "pad",
     overwrite: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> RunReport:
     """Deblur a video file into a video file, a picture into a picture, a folder of pictures into a folder.
+
+    Pictures may also be given as a pattern (``in_%04d.png``, ``shots/*.png``), a film may be made of them or turned
+    into them, and "-" is standard input or output: yuv4mpeg, or rawvideo in ``pixel_format`` ("bgr24", "rgb24", "nv12",
+    "i420"), which as input needs its ``size``. ``rate`` is that of raw frames and of pictures (25). ``allow_8bit`` lets
+    HDR in; ``odd`` is "pad" or "444" for odd sizes in codecs that know even ones only.
 
     ``deblurrer`` is used as it is and stays open; without one, ``Deblurrer(**options)`` (preset, device, strength, ...)
     is made for this run; both together are a UsageError. ``encoder``, ``crf`` and ``speed`` are for video
@@ -57,37 +67,35 @@ def run(
     if deblurrer is not None and options:
         raise UsageError(f"{', '.join(options)} given beside a deblurrer", "give them to the Deblurrer")
     src, dst = Path(src), Path(dst)
-    _check_input(src)
-    if dst.is_dir() and not src.is_dir():
-        dst = dst / src.name
-    if dst.exists() and os.path.samefile(src, dst):
-        raise UsageError("the output is the input", "choose another name")
+    if is_one_file(src):
+        check_input(src)
+        if dst.is_dir() and not src.is_dir():
+            dst = dst / src.name
+        if dst.exists() and os.path.samefile(src, dst):
+            raise UsageError("the output is the input", "choose another name")
+    elif src == PIPE and dst.is_dir():
+        raise UsageError(f"{dst} is a folder", "give the name of a file in it")
     cut = Cut(*(None if time is None else parse_time(str(time)) for time in (start, end)))
-    source: VideoSource | PartSource | PictureSource
-    sink: VideoSink | PictureSink
+    wishes = Wishes(encoder, crf, speed, quality, overwrite, size, pixel_format, rate, allow_8bit, odd)
     with ExitStack() as cleanup:
-        if src.is_dir() or src.suffix.lower() in PICTURE_SUFFIXES:
+        if src.is_dir():
             if cut != Cut():
                 raise UsageError(f"{src} has no times", "--start and --end are for videos")
             targets = _picture_targets(src, dst, cleanup)
-            sink = PictureSink(targets, quality=quality, overwrite=overwrite)
-            source = PictureSource(list(targets), keep_going=src.is_dir())
+            pictures = PictureSink(targets, quality=quality, overwrite=overwrite)
+            cleanup.callback(pictures.abort)
+            ends = Ends(PictureSource(list(targets), keep_going=True), pictures, is_film=False, one_size=False)
         else:
-            video = VideoSource(src)
-            cleanup.callback(video.close)
-            source = video if cut == Cut() else PartSource(video, cut)
-            film = (src, video.stream_index)
-            sink = VideoSink(
-                dst, copy_from=film, rate=video.rate, encoder=encoder, crf=crf, speed=speed, overwrite=overwrite
-            )
-        cleanup.callback(sink.abort)
+            ends = open_ends(src, dst, wishes, cut, cleanup)
+        source, sink = ends.source, ends.sink
         display = make_progress(quiet=not progress)
         cleanup.callback(display.stop)
-        with _ready(deblurrer, options) as ready:
+        with open_deblurrer(deblurrer, options) as ready:
             # Single pictures have no neighbours, so they pass outside any stream.
-            processor: Processor = ready.open_stream() if isinstance(sink, VideoSink) else ready
+            processor: Processor = ready.open_stream() if ends.is_film else ready
             display.start(source.total)
-            stats = run_pipeline(source, processor, [sink], on_progress=lambda s: display.update(s.frames_out))
+            frames = OneSizeSource(source) if ends.one_size else source
+            stats = run_pipeline(frames, processor, [sink], on_progress=lambda s: display.update(s.frames_out))
     return RunReport(
         input=str(src),
         output=str(dst),
@@ -97,16 +105,17 @@ def run(
         width=stats.width,
         height=stats.height,
         stages={"decode": stats.decode_seconds, "deblur": stats.deblur_seconds, "encode": stats.encode_seconds},
-        encoder=sink.encoder.name if isinstance(sink, VideoSink) else "pillow",
+        encoder=sink.encoder_name,
         drops=stats.dropped,
         interrupted=stats.interrupted,
-        skipped=sink.skipped if isinstance(sink, VideoSink) else [],
+        skipped=sink.skipped,
         failed=source.failed if isinstance(source, PictureSource) else [],
         warnings=[*source.warnings, *sink.warnings],
     )
 
 
-def _ready(deblurrer: FrameDeblurrer | None, options: dict[str, Any]) -> AbstractContextManager[FrameDeblurrer]:
+def open_deblurrer(deblurrer: FrameDeblurrer | None, options: dict[str, Any]) -> AbstractContextManager[FrameDeblurrer]:
+    """``deblurrer`` as it is, left open; or one made of ``options``, closed on leaving."""
     if deblurrer is not None:
         return nullcontext(deblurrer)
     # Late, because it loads the engine: wrong paths are told before that.
@@ -115,7 +124,8 @@ def _ready(deblurrer: FrameDeblurrer | None, options: dict[str, Any]) -> Abstrac
     return Deblurrer(**options)
 
 
-def _check_input(src: Path) -> None:
+def check_input(src: Path) -> None:
+    """Raise InputError where ``src`` is not there or cannot be read."""
     if not src.exists():
         raise InputError(f"{src} does not exist")
     if not os.access(src, os.R_OK):

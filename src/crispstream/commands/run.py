@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from crispstream.commands.common import INTERRUPTED, Debug, Json, PresetOption, Quiet, Report, Strength, Threads
 from crispstream.errors import InputError
+
+if TYPE_CHECKING:
+    from crispstream.jobs import JobReport
+    from crispstream.report import RunReport
 
 
 def run(
@@ -37,27 +42,50 @@ def run(
     """Sharpen a video, a picture or a folder of pictures."""
     from crispstream import files
 
-    report = files.run(
-        source,
-        target,
-        preset=preset,
-        device=device,
-        strength=strength,
-        backend=engine_backend,
-        gating=not no_gating,
-        threads=threads,
-        encoder=encoder,
-        crf=crf,
-        speed=speed,
-        quality=quality,
-        start=start,
-        end=end,
-        overwrite=overwrite,
-        progress=not quiet and not as_json,
-    )
-    lines = [f"{report.output}: {report.frames} frames, {report.width}x{report.height}, {report.fps:.1f} fps"]
-    lines += [f"warning: {warning}" for warning in report.warnings]
-    lines += [f"left out: {stream}" for stream in report.skipped]
-    lines += [f"failed: {name}: {reason}" for name, reason in report.failed]
+    progress = not quiet and not as_json
+    options: dict[str, Any] = {
+        "preset": preset,
+        "device": device,
+        "strength": strength,
+        "backend": engine_backend,
+        "gating": not no_gating,
+        "threads": threads,
+    }
+    settings: dict[str, Any] = {
+        "encoder": encoder,
+        "crf": crf,
+        "speed": speed,
+        "quality": quality,
+        "start": start,
+        "end": end,
+    }
+    if Path(source).is_dir():
+        from crispstream.jobs import FolderJob
+
+        job = FolderJob(Path(source), Path(target), settings, options, overwrite)
+        return _folder_report(job.run(progress), quiet)
+    report = files.run(source, target, overwrite=overwrite, progress=progress, **settings, **options)
+    lines = [_summary(report), *_remarks(report)]
     code = INTERRUPTED if report.interrupted else InputError.exit_code if report.failed else 0
+    return Report(report.to_dict(), "" if quiet else "\n".join(lines), code)
+
+
+def _summary(report: RunReport) -> str:
+    return f"{report.output}: {report.frames} frames, {report.width}x{report.height}, {report.fps:.1f} fps"
+
+
+def _remarks(report: RunReport) -> list[str]:
+    lines = [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"left out: {stream}" for stream in report.skipped]
+    return lines + [f"failed: {name}: {reason}" for name, reason in report.failed]
+
+
+def _folder_report(report: JobReport, quiet: bool) -> Report:
+    lines = [f"{Path(one.input).name}: {line}" for one in report.files for line in _remarks(one)]
+    lines += [f"failed: {name}: {reason}" for name, reason in report.failed]
+    done, kept, failed = (len(items) for items in (report.files, report.unchanged, report.failed))
+    lines.append(f"{report.output}: {done} done, {kept} finished before, {failed} failed, {report.seconds:.1f} s")
+    if report.interrupted:
+        lines.append("interrupted: the same command goes on from here")
+    code = INTERRUPTED if report.interrupted else report.exit_code
     return Report(report.to_dict(), "" if quiet else "\n".join(lines), code)

@@ -55,7 +55,7 @@ class Remuxer:
 
     def add_streams(self, output: OutputContainer, add_film: Any) -> Any:
         """Create the output's streams in the input's order; ``add_film()`` creates the film's and is returned."""
-        film = None
+        film: Any = None
         for stream in self._input.streams:
             if stream.index == self._film:
                 film = add_film()

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folder jobs: what is done, what is left alone, what a failing file does to the others."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from crispstream import cli, files, jobs
+from crispstream.errors import InputError, OutputError, UsageError
+from crispstream.frame import Frame
+from crispstream.jobs import FolderJob, JobReport
+from crispstream.lock import OutputLock
+from crispstream.record import FILE_NAME
+
+
+class Copies:
+    """A deblurrer that changes nothing and counts."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def submit(self, frame: Frame) -> Copies:
+        self.frames += 1
+        self._frame = frame
+        return self
+
+    def open_stream(self) -> Copies:
+        return self
+
+    def result(self) -> Frame:
+        return self._frame
+
+
+@pytest.fixture
+def deblurrer(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    copies = Copies()
+    monkeypatch.setattr(files, "open_deblurrer", lambda given, options: nullcontext(given or copies))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    return copies
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("RGB", (16, 16), (index, 0, 0)).save(folder / name)
+    with av.open(str(folder / "film.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(5):
+            picture = np.full((48, 64, 3), 40 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    (folder / "notes.txt").write_text("not asked for")
+    return folder
+
+
+def do(folder: Path, overwrite: bool = False, **settings: Any) -> JobReport:
+    return FolderJob(folder, folder.parent / "out", settings, {}, overwrite).run()
+
+
+def names(report: JobReport) -> list[str]:
+    return [Path(run.input).name for run in report.files]
+
+
+def test_pictures_and_videos_are_done_once(folder: Path, deblurrer: Copies) -> None:
+    first = do(folder)
+    out = folder.parent / "out"
+    assert names(first) == ["a.png", "b.png", "c.png", "film.avi"] and first.exit_code == 0
+    assert sorted(p.name for p in out.iterdir()) == [FILE_NAME, "a.png", "b.png", "c.png", "film.avi.mkv"]
+    assert (first.to_dict()["frames"], deblurrer.frames) == (8, 8)
+    times = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+    second = do(folder, overwrite=True)
+    assert (names(second), len(second.unchanged), deblurrer.frames) == ([], 4, 8)
+    assert times == {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+
+
+def test_what_changed_is_done_again(folder: Path, deblurrer: Copies) -> None:
+    do(folder)
+    Image.new("RGB", (16, 16), (99, 0, 0)).save(folder / "b.png")
+    (folder.parent / "out" / "c.png").unlink()
+    assert names(do(folder)) == ["b.png", "c.png"]
+    with Image.open(folder.parent / "out" / "b.png") as picture:
+        assert picture.getpixel((0, 0)) == (99, 0, 0)
+    assert names(do(folder)) == []
+    assert len(names(do(folder, quality=80))) == 4, "other settings"
+
+
+def test_an_output_that_is_not_ours_stays(folder: Path, deblurrer: Copies) -> None:
+    do(folder)
+    mine = folder.parent / "out" / "b.png"
+    mine.write_bytes(b"touched up by hand")
+    Image.new("RGB", (16, 16), (99, 0, 0)).save(folder / "b.png")
+    report = do(folder)
+    assert report.exit_code == OutputError.exit_code and mine.read_bytes() == b"touched up by hand"
+    assert report.failed[0][0] == "b.png" and "--overwrite" in report.failed[0][1] and len(report.unchanged) == 3
+    assert names(do(folder, overwrite=True)) == ["b.png"]
+    with Image.open(mine) as picture:
+        assert picture.getpixel((0, 0)) == (99, 0, 0)
+
+
+def test_a_failing_file_does_not_stop_the_others(folder: Path, deblurrer: Copies) -> None:
+    (folder / "a.png").write_text("no picture")
+    (folder / "film.avi").write_text("no film")
+    report = do(folder)
+    assert names(report) == ["b.png", "c.png"] and report.exit_code == InputError.exit_code
+    assert [name for name, _ in report.failed] == ["a.png", "film.avi"]
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
+    again = do(folder)
+    assert (names(again), again.unchanged) == (["a.png"], ["b.png", "c.png"])
+
+
+def test_an_unexpected_failure_is_one_file_s(folder: Path, deblurrer: Copies, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = files.run
+
+    def fails(src: Path, dst: Path, **options: Any) -> Any:
+        if src.name == "b.png":
+            raise ZeroDivisionError("oh")
+        return run(src, dst, **options)
+
+    monkeypatch.setattr(files, "run", fails)
+    report = do(folder)
+    assert len(names(report)) == 3 and report.failed == [("b.png", "ZeroDivisionError: oh")] and report.exit_code == 1
+
+
+def test_an_interrupted_film_is_done_again(folder: Path, deblurrer: Copies, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = files.run
+
+    def stops(src: Path, dst: Path, **options: Any) -> Any:
+        report = run(src, dst, **options)
+        object.__setattr__(report, "interrupted", True)
+        return report
+
+    monkeypatch.setattr(files, "run", stops)
+    report = do(folder)
+    assert report.interrupted and names(report) == ["a.png"]
+    monkeypatch.setattr(files, "run", run)
+    assert len(names(do(folder))) == 4
+
+
+def test_a_damaged_record_costs_work_only(folder: Path, deblurrer: Copies) -> None:
+    do(folder)
+    record = folder.parent / "out" / FILE_NAME
+    lines = record.read_text().splitlines()
+    record.write_text("\n".join([lines[0], "[]", '{"output": 1}', *lines[1:3], lines[3][:40]]))
+    report = do(folder)
+    assert (names(report), report.failed[0][0], len(report.unchanged)) == ([], "film.avi", 3)
+    do(folder, overwrite=True)
+    assert len(do(folder).unchanged) == 4, "the line after the one that was cut off counts"
+
+
+def test_two_jobs_in_one_folder(folder: Path, deblurrer: Copies) -> None:
+    lock = OutputLock(folder.parent / "out")
+    with pytest.raises(OutputError, match="another run is writing"):
+        do(folder)
+    lock.release()
+    assert len(names(do(folder))) == 4
+
+
+def test_what_makes_no_job(folder: Path, tmp_path: Path, deblurrer: Copies) -> None:
+    for target, message in ((folder, "the output is the input"), (tmp_path / "out.mp4", "is a file name")):
+        with pytest.raises(UsageError, match=message):
+            FolderJob(folder, target, {}, {})
+    with pytest.raises(UsageError, match="unknown preset"):
+        FolderJob(folder, tmp_path / "out", {}, {"preset": "gigantic"})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no picture and no video"):
+        FolderJob(tmp_path / "empty", tmp_path / "out", {}, {})
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        FolderJob(folder, tmp_path / "no" / "out", {}, {}).run()
+    (folder / "film.avi.mkv").touch()
+    with pytest.raises(UsageError, match="would become one"):
+        FolderJob(folder, tmp_path / "out", {}, {})
+    assert not (tmp_path / "out").exists() and jobs.VIDEO_SUFFIXES
+
+
+def test_the_command_sums_up(
+    folder: Path, deblurrer: Copies, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a.png").write_text("no picture")
+    for extra, expected in (([], "3 done, 0 finished before, 1 failed"), ([], "0 done, 3 finished before, 1 failed")):
+        monkeypatch.setattr("sys.argv", ["crispstream", "run", str(folder), str(folder.parent / "out"), *extra])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert stopped.value.code == 3 and expected in out and "failed: a.png: " in out
+    monkeypatch.setattr("sys.argv", ["crispstream", "run", str(folder), str(folder.parent / "out"), "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    out, err = capsys.readouterr()
+    data = json.loads(out)
+    assert err == "" and data["unchanged"] == ["b.png", "c.png", "film.avi"] and data["failed"][0][0] == "a.png"
+    assert os.sep in data["output"]
