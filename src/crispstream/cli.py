@@ -19,7 +19,7 @@ from crispstream.commands.demo import demo
 from crispstream.commands.doctor import doctor
 from crispstream.commands.presets import bench, engines, verify
 from crispstream.commands.run import run
-from crispstream.errors import CrispStreamError, OutputError
+from crispstream.errors import ClosedPipeError, CrispStreamError, OutputError
 
 EPILOG = """Exit codes: 0 done; 1 unexpected failure; 2 wrong usage; 3 the input is missing or unreadable; 4 the output
 cannot be written; 5 an engine is missing, damaged or does not fit; 130 interrupted."""
@@ -60,6 +60,8 @@ def main() -> None:
     as_json = "--json" in arguments
     try:
         result = app(args=arguments, prog_name="crispstream", standalone_mode=False)
+    except ClosedPipeError as error:
+        sys.exit(error.exit_code)  # like a program that SIGPIPE ends: nothing is said
     except CrispStreamError as error:
         sys.exit(_fail(str(error), error.hint, error.exit_code, as_json))
     except typer.TyperException as error:

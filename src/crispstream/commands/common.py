@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,13 @@ class Report:
     data: dict[str, Any]
     text: str
     exit_code: int = 0
+
+
+def frame_rate(text: str) -> Fraction:
+    """Frames a second from "25", "29.97" or "30000/1001". Raises UsageError."""
+    if not re.fullmatch(r"\d{1,7}(\.\d{1,6}|/[1-9]\d{0,6})?", text):
+        raise UsageError(f"'{text}' is no frame rate", "frames a second, such as 25 or 30000/1001")
+    return Fraction(text)
 
 
 def frame_size(text: str) -> tuple[int, int]:

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from crispstream.commands.common import INTERRUPTED, Debug, Json, PresetOption, Quiet, Report, Strength, Threads
-from crispstream.errors import InputError
+from crispstream.commands.common import (
+    INTERRUPTED,
+    Debug,
+    Json,
+    PresetOption,
+    Quiet,
+    Report,
+    Strength,
+    Threads,
+    frame_rate,
+    frame_size,
+)
+from crispstream.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from crispstream.jobs import JobReport
@@ -17,7 +28,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Video, picture or folder of pictures.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Video, picture, folder, in_%04d.png, '*.png', or - for a pipe.")
+    ],
     target: Annotated[str, typer.Argument(metavar="OUTPUT", help="Where the result goes; its suffix says the format.")],
     preset: PresetOption = "nano",
     strength: Strength = 1.0,
@@ -32,6 +45,15 @@ def run(
     quality: Annotated[int, typer.Option(min=1, max=100, help="Picture quality (JPEG, WebP).")] = 95,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="Begin here, such as 12.5 or 1:02.5.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="End here, at a time of the input.")] = None,
+    size: Annotated[str | None, typer.Option(help="The input is raw frames of this size, WIDTHxHEIGHT.")] = None,
+    pixel_format: Annotated[
+        str | None, typer.Option(help="Of raw frames, in and out: bgr24, rgb24, nv12, i420; without it yuv4mpeg.")
+    ] = None,
+    rate: Annotated[str | None, typer.Option(help="Frames a second of raw frames and of pictures; 25.")] = None,
+    allow_8bit: Annotated[bool, typer.Option("--allow-8bit", help="Take HDR, and write it with 8 bits.")] = False,
+    odd: Annotated[
+        Literal["pad", "444"], typer.Option(help="An odd size in a codec of even ones: padded, or kept in 4:4:4.")
+    ] = "pad",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     threads: Threads = None,
     no_gating: Annotated[bool, typer.Option("--no-gating", help="Run both branches on every frame.")] = False,
@@ -42,6 +64,10 @@ def run(
     """Sharpen a video, a picture or a folder of pictures."""
     from crispstream import files
 
+    if target == "-":
+        from crispstream.sinks.raw import claim_standard_output
+
+        claim_standard_output()  # the summary, too, goes to standard error
     progress = not quiet and not as_json
     options: dict[str, Any] = {
         "preset": preset,
@@ -58,13 +84,23 @@ def run(
         "quality": quality,
         "start": start,
         "end": end,
+        "allow_8bit": allow_8bit,
+        "odd": odd,
+    }
+    raw: dict[str, Any] = {
+        "size": None if size is None else frame_size(size),
+        "pixel_format": pixel_format,
+        "rate": None if rate is None else frame_rate(rate),
     }
     if Path(source).is_dir():
         from crispstream.jobs import FolderJob
 
+        if any(value is not None for value in raw.values()):
+            raise UsageError("--size, --pixel-format and --rate are not for folders", "give a pattern: 'in/*.png'")
+
         job = FolderJob(Path(source), Path(target), settings, options, overwrite)
         return _folder_report(job.run(progress), quiet)
-    report = files.run(source, target, overwrite=overwrite, progress=progress, **settings, **options)
+    report = files.run(source, target, overwrite=overwrite, progress=progress, **raw, **settings, **options)
     lines = [_summary(report), *_remarks(report)]
     code = INTERRUPTED if report.interrupted else InputError.exit_code if report.failed else 0
     return Report(report.to_dict(), "" if quiet else "\n".join(lines), code)

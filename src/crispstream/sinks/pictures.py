@@ -32,6 +32,8 @@ class PictureSink:
     Raises UsageError for a suffix or a quality that is not known and OutputError for what cannot be written.
     """
 
+    encoder_name = "pillow"
+
     def __init__(self, targets: dict[Path, Path], *, quality: int = 95, overwrite: bool = False) -> None:
         if not 1 <= quality <= 100:
             raise UsageError(f"quality {quality} is not between 1 and 100")
@@ -43,6 +45,7 @@ class PictureSink:
         self._quality = quality
         self._overwrite = overwrite
         self.warnings: list[str] = []
+        self.skipped: list[str] = []
 
     def write(self, frame: Frame) -> None:
         """Write one picture under its name. Raises OutputError."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crispstream.errors import InputError
 from crispstream.frame import MAX_SIDE, ColorSpec, Frame, PixelFormat, Range
@@ -29,12 +29,14 @@ class PictureSource:
 
     ``info`` holds ``path``, ``grey`` (stored as greyscale), ``alpha`` ((H, W) uint8 or None), ``exif``,
     ``icc_profile`` (bytes or None) and ``dpi``. Pixels stay as stored, with the orientation in ``exif``; TIFF alone
-    comes upright. With ``keep_going`` unreadable pictures are listed in ``failed`` as (name, reason) and left out;
+    comes upright. As the frames of a ``film`` they are turned upright and opaque, which ``warnings`` tells.
+    With ``keep_going`` unreadable pictures are listed in ``failed`` as (name, reason) and left out;
     without it, and when nothing at all can be read, InputError is raised.
     """
 
-    def __init__(self, paths: Sequence[Path], keep_going: bool = False) -> None:
+    def __init__(self, paths: Sequence[Path], keep_going: bool = False, film: bool = False) -> None:
         self._paths = list(paths)
+        self._film = film
         self._keep_going = keep_going
         self.total: int | None = len(self._paths)
         self.failed: list[tuple[str, str]] = []
@@ -43,12 +45,14 @@ class PictureSource:
     def __iter__(self) -> Iterator[Frame]:
         for path in self._paths:
             try:
-                frame = read_picture(path)
+                frame = read_picture(path, self._film)
             except InputError as error:
                 if not self._keep_going:
                     raise
                 self.failed.append((path.name, str(error)))
                 continue
+            if self._film and frame.info["alpha"] is not None and not self.warnings:
+                self.warnings.append(f"the transparency of {path.name} is lost: the film is opaque")
             yield frame
         if self._paths and len(self.failed) == len(self._paths):
             raise InputError(f"none of the {len(self._paths)} pictures could be read: {self.failed[0][1]}")
@@ -65,8 +69,8 @@ def list_pictures(folder: Path) -> list[Path]:
     return paths
 
 
-def read_picture(path: Path) -> Frame:
-    """One picture as a frame.
+def read_picture(path: Path, upright: bool = False) -> Frame:
+    """One picture as a frame; turned as its Exif orientation says if ``upright``.
 
     Raises InputError for what is not a picture, is damaged, has a side above MAX_SIDE or no 8-bit RGB form.
     """
@@ -74,7 +78,7 @@ def read_picture(path: Path) -> Frame:
         with Image.open(path) as picture:
             _check(picture, path)
             picture.load()
-            return _frame(picture, path)
+            return _frame(ImageOps.exif_transpose(picture) if upright else picture, path)
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not a picture that can be read") from error
     except Image.DecompressionBombError as error:
