@@ -8,7 +8,9 @@ is done is added to the JSON file and not done again. docs/ablations.md says wha
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +33,11 @@ from training.testsets import Sample, read_pairs
 from training.train import AVERAGE_DECAY, gain
 from training.variants import VARIANTS, Variant, optimizer, plain, trainable
 
-SYNTHESISED, HIGH_SPEED, REAL_SHARE = 150, 75, 0.4
-"""Cached batches of each kind, and the share of a batch that is real blur."""
-SIZE, CROP, BATCH, LONGEST = 128, 96, 16, 24.0
-VALIDATION_SIZE, VALIDATION_BATCHES = 192, 6
+SYNTHESISED, HIGH_SPEED, HELD_OUT = 150, 75, 6
+"""Batches of 16 samples that are kept, of each kind."""
+SIZE, HELD_OUT_SIZE, LONGEST = 128, 192, 24.0
+CROP, BATCH, REAL_SHARE = 96, 12, 0.4
+"""Of a training step: pixels a side, crops, and the share of them that is real blur."""
 FIGURES = ("gain", "person", "background", "iou", "pairs")
 
 Cache = dict[str, Batch]
@@ -51,18 +54,21 @@ def _floats(batch: Batch) -> Batch:
 
 
 def samples(data: Path, file: Path) -> Cache:
-    """``photographs``, ``high_speed`` and ``validation`` as 8-bit codes; synthesised once, then read from ``file``."""
+    """``photographs``, ``high_speed`` and ``validation`` as 8-bit codes; synthesised once, then read from ``file``.
+
+    Raises FileNotFoundError where ``data`` has no photographs of a split or no high-speed frames.
+    """
     if not file.exists():
         cpu = torch.device("cpu")
         photos, held_out = (PhotoSet(read_manifest(data, split)) for split in ("train", "val"))
         films = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
+        if not films:
+            raise FileNotFoundError(f"no folder of high-speed frames (*240) under {data}")
         longest = np.random.default_rng(0).uniform(5, LONGEST, SYNTHESISED)
         made = {
-            "photographs": _codes(photos.batch(BATCH, SIZE, float(long), i, cpu) for i, long in enumerate(longest)),
-            "high_speed": _codes(films[i % len(films)].batch(BATCH, SIZE, i, cpu) for i in range(HIGH_SPEED)),
-            "validation": _codes(
-                held_out.batch(16, VALIDATION_SIZE, 16.0, 7_000_000 + i, cpu) for i in range(VALIDATION_BATCHES)
-            ),
+            "photographs": _codes(photos.batch(16, SIZE, float(long), i, cpu) for i, long in enumerate(longest)),
+            "high_speed": _codes(films[i % len(films)].batch(16, SIZE, i, cpu) for i in range(HIGH_SPEED)),
+            "validation": _codes(held_out.batch(16, HELD_OUT_SIZE, 16.0, 7_000_000 + i, cpu) for i in range(HELD_OUT)),
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save({name: tuple(batch) for name, batch in made.items()}, file)
@@ -158,54 +164,61 @@ def real_gain(net: HumanAwareNet, pairs: list[Sample]) -> float:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Markdown, a row a variant: means over its seeds."""
+    """Markdown, a row a variant, best gain first: means over its seeds, plus and minus half of their range."""
+    grouped = [[run for run in runs if run["variant"] == name] for name in VARIANTS]
+    rows = sorted(filter(None, grouped), key=lambda own: -float(np.mean([run["gain"] for run in own])))
     lines = ["| variant | seeds | MAC a pixel | " + " | ".join(FIGURES) + " |", "| --- " * (3 + len(FIGURES)) + "|"]
-    for name in dict.fromkeys(run["variant"] for run in runs):
-        own = [run for run in runs if run["variant"] == name]
-        cells = [
-            f"{np.mean([r[k] for r in own]):{'.2f' if k == 'iou' else '+.3f'}}" if k in own[0] else "" for k in FIGURES
-        ]
-        lines.append(f"| {VARIANTS[name].what} | {len(own)} | {own[0]['macs']:.0f} | " + " | ".join(cells) + " |")
+    for own in rows:
+        cells = []
+        for figure in FIGURES:
+            found = [run[figure] for run in own if figure in run]
+            sign = "" if figure == "iou" else "+"
+            spread = f" ± {(max(found) - min(found)) / 2:.3f}" if len(found) > 1 else ""
+            cells.append(f"{np.mean(found):{sign}.3f}{spread}" if found else "")
+        lines.append(
+            f"| {VARIANTS[own[0]['variant']].what} | {len(own)} | {own[0]['macs']:.0f} | {' | '.join(cells)} |"
+        )
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=Path("runs/data"), help="folder with manifest.csv and high-speed frames"
-    )
-    parser.add_argument("--pairs", type=Path, help="folder of real pairs to measure too")
-    parser.add_argument(
-        "--cache", type=Path, default=Path("runs/ablate.pt"), help="where the samples are kept (0.5 GB)"
-    )
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
-    parser.add_argument("--json", type=Path, required=True, help="results, one object a run")
-    arguments = parser.parse_args()
+def ablate(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """All runs with ``arguments.steps`` steps, those of earlier calls too; each is written as soon as it is done."""
     torch.set_num_threads(1)
     cache = samples(arguments.data, arguments.cache)
     pairs = list(read_pairs(arguments.pairs)) if arguments.pairs else []
     pairs = [pair._replace(sharp=align(pair.sharp, pair.blurred)) for pair in pairs]
     runs = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
     done = {(run["variant"], run["seed"], run["steps"]) for run in runs}
-    for seed in arguments.seeds:
-        for name in arguments.only:
-            if (name, seed, arguments.steps) in done:
-                continue
-            variant, began = VARIANTS[name], time.monotonic()
-            net = train(variant, seed, arguments.steps, cache, arguments.compile)
-            minutes = (time.monotonic() - began) / 60
-            run = {"variant": name, "seed": seed, "steps": arguments.steps, "macs": macs_per_pixel(net)}
-            figures = judged(net, cache["validation"], variant.labels[0])
-            figures |= {"pairs": real_gain(net, pairs)} if pairs else {}
-            run |= {k: round(v, 4) for k, v in figures.items()} | {"minutes": round(minutes, 1)}
-            runs.append(run)
-            arguments.json.write_text("[\n" + ",\n".join(f"  {json.dumps(r)}" for r in runs) + "\n]\n")
-            print(run, flush=True)
-    print(table(runs))
+    for seed, name in itertools.product(arguments.seeds, arguments.only):
+        if (name, seed, arguments.steps) in done:
+            continue
+        variant, began = VARIANTS[name], time.monotonic()
+        net = train(variant, seed, arguments.steps, cache, arguments.compile)
+        minutes = round((time.monotonic() - began) / 60, 1)
+        figures = judged(net, cache["validation"], variant.labels[0])
+        figures |= {"pairs": real_gain(net, pairs)} if pairs else {}
+        run = {"variant": name, "seed": seed, "steps": arguments.steps, "macs": macs_per_pixel(net)}
+        runs.append(run | {k: round(v, 4) for k, v in figures.items()} | {"minutes": minutes})
+        arguments.json.write_text("[\n" + ",\n".join(f"  {json.dumps(r)}" for r in runs) + "\n]\n")
+        print(runs[-1], flush=True)
+    return [run for run in runs if run["steps"] == arguments.steps]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="folder with manifest.csv (runs/data)")
+    parser.add_argument("--pairs", type=Path, help="folder of real pairs to measure too")
+    parser.add_argument("--cache", type=Path, default=Path("runs/ablate.pt"), help="file for the samples (0.5 GB)")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
+    parser.add_argument("--json", type=Path, required=True, help="results, one object a run")
+    try:
+        print(table(ablate(parser.parse_args())))
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

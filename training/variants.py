@@ -37,7 +37,7 @@ class Altered(HumanAwareNet):
 
 
 class Shallow(Encoder):
-    """Without the context scale."""
+    """Without the context scale, whose layers lie idle."""
 
     def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f0 = F.relu(self.stem(packed))
@@ -72,7 +72,7 @@ class Reparameterised(nn.Module):
         super().__init__()
         conv = found.conv
         self.wide = found
-        self.point = Normalised(nn.Conv2d(conv.in_channels, conv.out_channels, 1, conv.stride))
+        self.point = Normalised(nn.Conv2d(conv.in_channels, conv.out_channels, 1, conv.stride[0]))
         fits = conv.in_channels == conv.out_channels and conv.stride == (1, 1)
         self.identity = nn.BatchNorm2d(conv.out_channels, momentum=found.norm.momentum) if fits else None
         parts = [found.norm, self.point.norm, *([self.identity] if self.identity is not None else [])]
@@ -89,11 +89,13 @@ class Reparameterised(nn.Module):
         conv = fuse_conv_bn_eval(self.wide.conv, self.wide.norm)
         parts = [fuse_conv_bn_eval(self.point.conv, self.point.norm)]
         if self.identity is not None:
-            same = nn.Conv2d(conv.in_channels, conv.out_channels, 1)
+            same = nn.Conv2d(conv.in_channels, conv.out_channels, 1).to(conv.weight)
             nn.init.dirac_(same.weight)
+            assert same.bias is not None
             nn.init.zeros_(same.bias)
             parts.append(fuse_conv_bn_eval(same.eval(), self.identity))
         for part in parts:
+            assert conv.bias is not None and part.bias is not None
             conv.weight += F.pad(part.weight, (1, 1, 1, 1))
             conv.bias += part.bias
         return conv
