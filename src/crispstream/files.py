@@ -66,15 +66,7 @@ def run(
     """
     if deblurrer is not None and options:
         raise UsageError(f"{', '.join(options)} given beside a deblurrer", "give them to the Deblurrer")
-    src, dst = Path(src), Path(dst)
-    if is_one_file(src):
-        check_input(src)
-        if dst.is_dir() and not src.is_dir():
-            dst = dst / src.name
-        if dst.exists() and os.path.samefile(src, dst):
-            raise UsageError("the output is the input", "choose another name")
-    elif src == PIPE and dst.is_dir():
-        raise UsageError(f"{dst} is a folder", "give the name of a file in it")
+    src, dst = ends_of(src, dst)
     cut = Cut(*(None if time is None else parse_time(str(time)) for time in (start, end)))
     wishes = Wishes(encoder, crf, speed, quality, overwrite, size, pixel_format, rate, allow_8bit, odd)
     with ExitStack() as cleanup:
@@ -112,6 +104,20 @@ def run(
         failed=source.failed if isinstance(source, PictureSource) else [],
         warnings=[*source.warnings, *sink.warnings],
     )
+
+
+def ends_of(src: str | os.PathLike[str], dst: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The two paths, the output's with the input's name where it is a folder. Raises InputError and UsageError."""
+    src, dst = Path(src), Path(dst)
+    if is_one_file(src):
+        check_input(src)
+        if dst.is_dir() and not src.is_dir():
+            dst = dst / src.name
+        if dst.exists() and os.path.samefile(src, dst):
+            raise UsageError("the output is the input", "choose another name")
+    elif src == PIPE and dst.is_dir():
+        raise UsageError(f"{dst} is a folder", "give the name of a file in it")
+    return src, dst
 
 
 def open_deblurrer(deblurrer: FrameDeblurrer | None, options: dict[str, Any]) -> AbstractContextManager[FrameDeblurrer]:

@@ -23,7 +23,8 @@ from crispstream.commands.common import (
 from crispstream.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from crispstream.jobs import JobReport
+    from crispstream.dry_run import DryRun
+    from crispstream.jobs import FolderJob, JobReport
     from crispstream.report import RunReport
 
 
@@ -55,6 +56,9 @@ def run(
         Literal["pad", "444"], typer.Option(help="An odd size in a codec of even ones: padded, or kept in 4:4:4.")
     ] = "pad",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen, and leave everything as it is.")
+    ] = False,
     threads: Threads = None,
     no_gating: Annotated[bool, typer.Option("--no-gating", help="Run both branches on every frame.")] = False,
     quiet: Quiet = False,
@@ -93,13 +97,19 @@ def run(
         "rate": None if rate is None else frame_rate(rate),
     }
     if Path(source).is_dir():
-        from crispstream.jobs import FolderJob
+        from crispstream import jobs
 
         if any(value is not None for value in raw.values()):
             raise UsageError("--size, --pixel-format and --rate are not for folders", "give a pattern: 'in/*.png'")
 
-        job = FolderJob(Path(source), Path(target), settings, options, overwrite)
+        job = jobs.FolderJob(Path(source), Path(target), settings, options, overwrite)
+        if dry_run:
+            return _folder_plan(job)
         return _folder_report(job.run(progress), quiet)
+    if dry_run:
+        from crispstream.dry_run import dry_run as look
+
+        return _plan(look(source, target, settings, options, overwrite))
     report = files.run(source, target, overwrite=overwrite, progress=progress, **raw, **settings, **options)
     lines = [_summary(report), *_remarks(report)]
     code = INTERRUPTED if report.interrupted else InputError.exit_code if report.failed else 0
@@ -114,6 +124,38 @@ def _remarks(report: RunReport) -> list[str]:
     lines = [f"warning: {warning}" for warning in report.warnings]
     lines += [f"left out: {stream}" for stream in report.skipped]
     return lines + [f"failed: {name}: {reason}" for name, reason in report.failed]
+
+
+def _plan(found: DryRun) -> Report:
+    rate = f" at {found.rate:.4g} frames a second" if found.rate is not None else ""
+    count = "" if found.frames is None else f", {found.frames} frame{'s' * (found.frames != 1)}"
+    length = "" if found.seconds is None else f" ({found.seconds:.2f} s)"
+    lines = [
+        f"would read   {found.input}: {found.width}x{found.height}{rate}{count}{length}",
+        f"would use    {found.preset} on {found.engine}",
+        f"would write  {found.output}: {found.encoder}{', replacing what is there' * found.replaces}",
+        *(f"would copy   {stream}" for stream in found.copied),
+        *(f"would leave  {stream}" for stream in found.skipped),
+        *(f"warning: {warning}" for warning in found.warnings),
+    ]
+    return Report(found.to_dict(), "\n".join(lines))
+
+
+_WOULD = {
+    "new": "would make    {}",
+    "changed": "would remake  {}: its input or the settings have changed",
+    "replaced": "would replace {}: it is not from this job",
+    "unchanged": "would keep    {}: finished before",
+    "refused": "would refuse  {}: it exists and is not from this job (use --overwrite to replace it)",
+    "unreadable": "would fail    {}: its input may not be read",
+}
+
+
+def _folder_plan(job: FolderJob) -> Report:
+    tasks = list(job.tasks())
+    files = [{"input": str(task.source), "output": str(task.target), "state": task.state} for task in tasks]
+    lines = [_WOULD[task.state].format(task.target) for task in tasks]
+    return Report({"dry_run": True, "files": files}, "\n".join(lines))
 
 
 def _folder_report(report: JobReport, quiet: bool) -> Report:

@@ -31,13 +31,15 @@ _PICTURES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/p
 class Remuxer:
     """Reads a second time the file that is being deblurred and copies its other packets bit for bit.
 
-    ``film`` is the index of the stream that is encoded anew, ``cut`` what part of the file is copied. ``skipped`` names
-    what the output cannot hold. Raises OutputError when the file can no longer be opened.
+    ``film`` is the index of the stream that is encoded anew, ``cut`` what part of the file is copied. ``copied`` names
+    what the output holds of the rest, ``skipped`` what it cannot hold. Raises OutputError when the file can no longer
+    be opened.
     """
 
     def __init__(self, path: Path, film: int, cut: Cut | None = None) -> None:
         self._cut = cut or Cut()
         self.skipped: list[str] = []
+        self.copied: list[str] = []
         try:
             self._input: InputContainer = av.open(str(path), metadata_errors="surrogateescape")
         except (av.FFmpegError, ValueError) as error:
@@ -66,8 +68,10 @@ class Remuxer:
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
                 self._copies[stream.index] = copy
+                self.copied.append(_title(stream))
             elif output.format.name == "matroska" and _is_cover(stream) and stream.name in _PICTURES:
                 output.add_attachment(*_PICTURES[stream.name], self._cover(stream.index))
+                self.copied.append(_title(stream))
             elif not self._is_rebuilt(output, stream):
                 self.skipped.append(f"{_title(stream)}: {output.format.name} cannot hold it")
         output.metadata.update({k: v for k, v in self._input.metadata.items() if not _is_stale(k)})

@@ -38,7 +38,8 @@ class VideoSink:
     ``rate``: frames a second, for the encoder's rate control and for frames without a time.
     ``crf``: the encoder's quality, None for its default; ``speed``: one of ``encoders.SPEEDS``.
     ``odd``: an odd size, in a codec whose 4:2:0 is even only, is padded ("pad") or written as 4:4:4 ("444").
-    ``warnings`` and ``skipped`` say what could not be kept. Raises UsageError and OutputError.
+    ``copied`` names the other streams, ``warnings`` and ``skipped`` say what could not be kept. Raises UsageError and
+    OutputError.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class VideoSink:
         self._time_base = 1 / rate
         self.warnings: list[str] = []
         self.skipped: list[str] = []
+        self.copied: list[str] = []
 
     def write(self, frame: Frame) -> None:
         """Encode one frame. Raises OutputError when the disk, the encoder or a change of size is in the way."""
@@ -117,7 +119,7 @@ class VideoSink:
         self._time_base = frame.time_base or 1 / self._rate
         if self._copy_from is not None:
             self._remuxer = Remuxer(*self._copy_from, cut=frame.info.get("cut"))
-            self.skipped = self._remuxer.skipped
+            self.skipped, self.copied = self._remuxer.skipped, self._remuxer.copied
         options: dict[str, str] = {}
         if self._container in ("mp4", "mov"):
             # These choose a clock of their own unless told; only with the input's are all timestamps exact.

@@ -31,6 +31,11 @@ class PartSource:
             self.total = max(0, last - first)
 
     @property
+    def rate(self) -> Fraction:
+        """Frames a second of the film."""
+        return self._film.rate
+
+    @property
     def warnings(self) -> list[str]:
         """Those of the film."""
         return self._film.warnings
