@@ -7,7 +7,7 @@ import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from crispstream.errors import InputError
 from crispstream.frame import ColorSpec, Frame, Matrix, PixelFormat, Plane, Range, plane_shapes
@@ -23,13 +23,15 @@ DIRECT = {
 }
 # Transfer functions that spread 10 bits over a wide range of light (ITU-T H.273; ITU-R BT.2100-2).
 _HDR = {16: "PQ", 18: "HLG"}
-_ALPHA = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "pal8")
+_ALPHA = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16")
 FFMPEG_NAME = {
     PixelFormat.BGR24: "bgr24",
     PixelFormat.RGB24: "rgb24",
     PixelFormat.NV12: "nv12",
     PixelFormat.I420: "yuv420p",
 }
+# Without these flags swscale is up to two levels too dark and repeats chroma samples.
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # swscale's numbers for the matrices; 5 is BT.601.
 _MATRIX = {Matrix.BT601: 5, Matrix.BT709: 1, Matrix.BT2020: 9}
 
@@ -93,6 +95,7 @@ def converted(frame: Frame, pixel_format: PixelFormat, reformatter: VideoReforma
         dst_colorspace=matrix,
         src_color_range=code_range if frame.format.is_yuv else 2,
         dst_color_range=code_range if pixel_format.is_yuv else 2,
+        interpolation=_EXACT,
         threads=1,
     )
     color = ours if pixel_format.is_yuv else ColorSpec(range=Range.FULL)

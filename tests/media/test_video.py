@@ -192,9 +192,21 @@ def test_rgb_is_written_as_tagged_yuv(tmp_path: Path) -> None:
     assert read_clip(tmp_path / "same.mkv").planes == read_clip(path).planes
 
 
-def test_odd_sizes_are_kept_as_444(tmp_path: Path) -> None:
+def test_odd_sizes_are_padded_with_the_last_row_and_column(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "in.mkv", size=(63, 47), codec="ffv1")
-    report = run(path, tmp_path / "out.mp4", deblurrer=Identity())
+    report = run(path, tmp_path / "out.mp4", deblurrer=Identity(), crf=0)
+    result, source = read_clip(tmp_path / "out.mp4"), read_clip(path)
+    assert (result.size, result.pixel_format) == ((64, 48), "yuv420p")
+    luma = np.frombuffer(result.planes[3][0], np.uint8).reshape(48, 64)
+    before = np.frombuffer(source.planes[3][0], np.uint8).reshape(47, 63)
+    assert np.array_equal(luma, np.pad(before, ((0, 1), (0, 1)), mode="edge"))
+    assert result.planes[3][1:] == source.planes[3][1:]
+    assert report.warnings == ["63x47 is odd: padded to 64x48, --odd 444 keeps the size"]
+
+
+def test_odd_sizes_are_kept_as_444_where_asked(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mkv", size=(63, 47), codec="ffv1")
+    report = run(path, tmp_path / "out.mp4", deblurrer=Identity(), odd="444")
     result = read_clip(tmp_path / "out.mp4")
     assert (result.size, result.pixel_format) == ((63, 47), "yuv444p")
     assert report.warnings == ["63x47 is odd: written as 4:4:4, which few players show"]
@@ -252,8 +264,8 @@ def test_rotation_crosses_containers_or_is_named(tmp_path: Path) -> None:
     source = read_clip(write_clip(tmp_path / "in.mp4", matrix=ROTATED))
     assert run(tmp_path / "in.mp4", tmp_path / "out.mkv", deblurrer=Identity()).skipped == []
     assert read_clip(tmp_path / "out.mkv").matrix == source.matrix
-    report = run(tmp_path / "in.mp4", tmp_path / "out.ts", deblurrer=Identity())
-    assert report.skipped == ["rotation: mpegts cannot hold it"]
+    run(tmp_path / "in.mp4", tmp_path / "out.webm", deblurrer=Identity())
+    assert read_clip(tmp_path / "out.webm").matrix == source.matrix
 
 
 def test_aspect_ratio_and_metadata_are_kept(tmp_path: Path) -> None:
@@ -367,7 +379,12 @@ def test_an_alternative_film_and_a_cover_are_copied(tmp_path: Path) -> None:
     assert [p[2] for p in result.packets[1]] == [p[2] for p in source.packets[1]]
     assert [p[2] for p in result.packets[2]] == [jpeg.getvalue()]
     report = run(path, tmp_path / "out.mkv", deblurrer=Identity())
-    assert report.skipped == ["stream 2 (video, mjpeg): matroska cannot hold it"]
+    assert report.skipped == []
+    copy = read_clip(tmp_path / "out.mkv")
+    assert copy.streams[2]["disposition"] == int(av.stream.Disposition.attached_pic)
+    assert [p[2] for p in copy.packets[2]] == [jpeg.getvalue()]
+    report = run(path, tmp_path / "out.mov", deblurrer=Identity())
+    assert report.skipped == ["stream 2 (video, mjpeg): mov cannot hold it"]
 
 
 def test_a_stream_without_times_counts_frames(tmp_path: Path) -> None:
@@ -422,6 +439,8 @@ def test_chapters_are_copied(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "in.mkv")) as before, av.open(str(tmp_path / "out.mkv")) as after:
         assert [c["metadata"] for c in after.chapters()] == [{"title": "0"}, {"title": "1"}]
         assert after.chapters() == before.chapters()
+    report = run(tmp_path / "in.mkv", tmp_path / "out.ts", deblurrer=Identity())
+    assert report.skipped == ["chapters: mpegts cannot hold them"]
 
 
 def test_a_stream_that_does_not_fit_is_named(tmp_path: Path) -> None:

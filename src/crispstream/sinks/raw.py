@@ -22,7 +22,7 @@ from crispstream.tags import VideoTags
 
 STANDARD_OUTPUT = "standard output"
 # VideoTags.chroma_location as yuv4mpeg names it; what it has no name for is called as FFmpeg calls it.
-_SITES = {1: "420mpeg2 XYSCSS=420MPEG2", 3: "420paldv XYSCSS=420PALDV"}
+_SITES = {0: "420mpeg2 XYSCSS=420MPEG2", 1: "420mpeg2 XYSCSS=420MPEG2", 3: "420paldv XYSCSS=420PALDV"}
 _RANGES = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 
 
@@ -68,6 +68,9 @@ class RawSink:
         self._rate = rate
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
+        self._start: Fraction | None = None
+        self._count = 0
+        self._late = False
         self.warnings: list[str] = []
         self.skipped: list[str] = []
 
@@ -85,6 +88,7 @@ class RawSink:
         elif size != self._size:
             raise OutputError(f"the frame size changes from {self._size} to {size}")
         self._size = size
+        self._tell_times(frame)
         if self._format is None:
             self._send(b"FRAME\n")
         for plane in turned.planes:
@@ -104,6 +108,17 @@ class RawSink:
         self._file.close()
         if self._partial is not None:
             self._partial.discard()
+
+    def _tell_times(self, frame: Frame) -> None:
+        """Warn once where a frame does not come when the rate says."""
+        time = frame.seconds
+        if time is None:
+            return
+        self._start = time if self._start is None else self._start
+        if abs(time - self._start - self._count / self._rate) > 1 / self._rate and not self._late:
+            self._late = True
+            self.warnings.append(f"the frames do not come at {float(self._rate):.3f} a second: their times are lost")
+        self._count += 1
 
     def _send(self, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
