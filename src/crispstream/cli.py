@@ -11,12 +11,16 @@ import traceback
 from typing import Annotated, TextIO
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]  # imported there, not in its __all__
 
 from crispstream import __version__
 from crispstream.commands.build import build
 from crispstream.commands.common import INTERRUPTED, Report
+from crispstream.commands.compare import compare
+from crispstream.commands.completion import VARIABLE, completion
 from crispstream.commands.demo import demo
 from crispstream.commands.doctor import doctor
+from crispstream.commands.examples import epilog
 from crispstream.commands.presets import bench, engines, verify
 from crispstream.commands.run import run
 from crispstream.errors import ClosedPipeError, CrispStreamError, OutputError
@@ -47,8 +51,8 @@ def _options(
     pass
 
 
-for command in (run, demo, engines, verify, bench, build, doctor):
-    app.command()(command)
+for command in (run, compare, demo, engines, verify, bench, build, doctor, completion):
+    app.command(epilog=epilog(command.__name__))(command)
 
 
 def main() -> None:
@@ -56,6 +60,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that no encoding can say
             stream.reconfigure(errors="backslashreplace")
+    if VARIABLE in os.environ:  # a shell asks
+        completion_init()
     arguments = sys.argv[1:] or ["--help"]
     as_json = "--json" in arguments
     try:

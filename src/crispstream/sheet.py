@@ -51,6 +51,20 @@ def side_by_side(before: Picture, after: Picture) -> Picture:
     return np.asarray(both)
 
 
+def split(before: Picture, after: Picture) -> Picture:
+    """(H, W, 3): the left half of ``before``, the right half of ``after``, a white line between them."""
+    middle = before.shape[1] // 2
+    both = np.concatenate((before[:, :middle], after[:, middle:]), axis=1)
+    both[:, max(0, middle - 1) : middle + 1] = 255
+    return both
+
+
+def difference(before: Picture, after: Picture) -> Picture:
+    """(H, W, 3): four times what was added, on middle grey, cut off at black and white."""
+    added = after.astype(np.int16) - before
+    return np.asarray(np.clip(128 + 4 * added, 0, 255), np.uint8)
+
+
 def mask_overlay(picture: Picture, mask: npt.NDArray[np.float32]) -> Image.Image:
     """The picture (H, W, 3) with the person mask (h, w) in [0, 1] tinted over it, upsampled bilinearly."""
     height, width = picture.shape[:2]

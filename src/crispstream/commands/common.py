@@ -14,8 +14,17 @@ from crispstream.errors import EngineError, UsageError
 
 INTERRUPTED = 130
 
-PresetArgument = Annotated[str, typer.Argument(help="Preset, as `crispstream engines` lists them.")]
-PresetOption = Annotated[str, typer.Option(help="Preset, as `crispstream engines` lists them.")]
+
+def _presets(incomplete: str) -> list[str]:
+    """What a shell may complete."""
+    from crispstream.model.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+_PRESET = "Preset, as `crispstream engines` lists them."
+PresetArgument = Annotated[str, typer.Argument(help=_PRESET, autocompletion=_presets)]
+PresetOption = Annotated[str, typer.Option(help=_PRESET, autocompletion=_presets)]
 Strength = Annotated[float, typer.Option(min=0.0, max=2.0, help="How much of the correction is applied.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; the CPU quota if not given.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
