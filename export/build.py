@@ -10,6 +10,7 @@ from crispstream import manifest
 from crispstream.errors import OutputError
 from crispstream.manifest import File, Manifest, Tensor
 from crispstream.model.presets import Preset
+from crispstream.model.receptive import receptive_radius
 from crispstream.model.weights import load_network
 
 from .graph import build_graph, tensor_shapes
@@ -54,6 +55,7 @@ def build(
         pack=size.pack,
         multiple=size.multiple,
         map_stride=size.map_stride,
+        receptive_radius=receptive_radius(size),
         color=COLOR,
         head=HEAD,
         macs_per_pixel=size.macs_per_pixel(),

@@ -97,7 +97,7 @@ class StubEngine:
     """An engine whose head says what the test wants: (mask, gate) everywhere; residuals are a tenth."""
 
     name = "stub"
-    manifest = SimpleNamespace(pack=4, multiple=16, map_stride=8, preset="stub")
+    manifest = SimpleNamespace(pack=4, multiple=16, map_stride=8, preset="stub", tensors={})
 
     def __init__(self, mask: float, gate: float) -> None:
         self.answer = (mask, gate)
@@ -259,7 +259,7 @@ def test_memory_of_other_sizes_is_bounded() -> None:
         assert len(opened._runner._sessions) == 3, "small sizes that take turns stay open"
         opened.strength = 0.0
         opened(np.zeros((2100, 1920, 3), np.uint8))
-        assert list(opened._runner._sessions) == [(1920, 2100)], "a large one stays alone"
+        assert list(opened._runner._sessions) == [(1920, 2112)], "a large one stays alone"
 
 
 def test_nothing_is_sent_or_left_in_the_cache(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crispstream.cuda.interop import DeviceArray
+from crispstream.cuts import CutDetector
 from crispstream.device_frame import DeviceFrame
 from crispstream.engine.protocol import Engine, GpuEngine, on_gpu
 from crispstream.engine.select import EngineChoice
@@ -25,6 +26,7 @@ from crispstream.gating import SLOTS, Decision, Gating
 from crispstream.prefetch import prefetch
 from crispstream.runners.cpu import CpuRunner
 from crispstream.runners.protocol import Outcome, Runner
+from crispstream.runners.tiles import Tiling
 
 _logger = logging.getLogger("crispstream")
 
@@ -32,12 +34,14 @@ _logger = logging.getLogger("crispstream")
 @dataclass
 class Stats:
     """What a Deblurrer has done. ``seconds`` per stage, summed; ``variants`` counts frames per gating variant;
-    ``non_finite`` residual values that were dropped (each a pixel channel left as it was)."""
+    ``non_finite`` residual values that were dropped (each a pixel channel left as it was); ``scene_cuts`` that streams
+    found and started afresh at."""
 
     frames: int = 0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     variants: Counter[str] = field(default_factory=Counter)
     non_finite: int = 0
+    scene_cuts: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,6 +52,7 @@ class Stats:
             "stage_ms": per_frame,
             "variants": dict(self.variants),
             "non_finite": self.non_finite,
+            "scene_cuts": self.scene_cuts,
         }
 
 
@@ -57,7 +62,8 @@ class Deblurrer:
     ``preset``: name of an engine (see ``crispstream engines``) or a folder with a manifest. ``device``: "auto" (a GPU
     where there is one), "cpu", "cuda", "cuda:1". ``strength``: 0 leaves frames as they are, 1 is the network's answer,
     up to 2 exaggerates. ``backend`` pins an engine ("tensorrt", "tensorrt-rtx", "onnxruntime", "torch"). ``gating``
-    lets streams leave idle branches out; ``threads`` caps the CPU threads.
+    lets streams leave idle branches out; ``threads`` caps the CPU threads. ``tile``: frames that are too large for the
+    memory run in tiles on the CPU ("auto"), never ("off"), or in tiles of at most "WIDTHxHEIGHT" pixels.
 
     Safe to share between threads: each stream keeps its own state. On a GPU, SLOTS frames of a stream are under way at
     once. Raises UsageError for a bad argument, EngineError when no engine can be opened.
@@ -72,16 +78,18 @@ class Deblurrer:
         backend: str = "auto",
         gating: bool = True,
         threads: int | None = None,
+        tile: str = "auto",
     ) -> None:
         self._lock = threading.Lock()
         self.strength = strength
         self.gating = gating
         self.stats = Stats()
-        self._threads = threads or 0
+        self._threads, self._tile = threads or 0, tile
         self._choice = EngineChoice(preset, device, backend, threads)
         self._prepared: set[tuple[Any, ...]] = set()
         self._engine: Engine | GpuEngine | None = None
         self._runner: Runner | None = None
+        Tiling(self._choice.manifest, tile)  # shows now whether it says something
         self._open(self._choice.next())
 
     @property
@@ -173,9 +181,12 @@ class Deblurrer:
         if on_gpu(engine):
             from crispstream.runners.gpu import GpuRunner
 
+            if self._tile not in ("auto", "off"):
+                engine.close()
+                raise UsageError(f"engine {engine.name} takes whole frames, not tiles", "add --device cpu")
             self._runner = GpuRunner(engine)
         else:
-            self._runner = CpuRunner(cast(Engine, engine), self._threads)
+            self._runner = CpuRunner(cast(Engine, engine), self._threads, self._tile)
         self._engine, self._on_gpu = engine, on_gpu(engine)
 
     def _ready(self, frame: Frame) -> Runner:
@@ -252,7 +263,7 @@ class DeblurStream:
 
     def __init__(self, deblurrer: Deblurrer) -> None:
         self._deblurrer = deblurrer
-        self._gating = Gating()
+        self._gating, self._cuts = Gating(), CutDetector()
         self._size: tuple[int, int] | None = None
         self._under_way: deque[Future[Outcome]] = deque()
         self._since_reset = 0
@@ -260,10 +271,15 @@ class DeblurStream:
     def submit(self, frame: Frame) -> Pending:
         """Start on the next frame; waits for the one SLOTS back, whose statistics decide. Results come in order.
 
-        A discontinuity or another size starts afresh. Raises EngineError where the engine fails.
+        A discontinuity, another size or a scene cut (where the frame is not in a GPU's memory) starts afresh.
+        Raises EngineError where the engine fails.
         """
-        size = (frame.width, frame.height)
-        if frame.discontinuity or size != self._size or not self._deblurrer.gating:
+        size, gating = (frame.width, frame.height), self._deblurrer.gating
+        cut = gating and not isinstance(frame, DeviceFrame) and self._cuts.observe(frame)
+        if cut:
+            with self._deblurrer.stats.lock:
+                self._deblurrer.stats.scene_cuts += 1
+        if cut or frame.discontinuity or size != self._size or not gating:
             self._gating.reset()
             self._size, self._since_reset = size, 0
         statistics = None

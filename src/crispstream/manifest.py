@@ -18,6 +18,7 @@ from typing import Any
 
 from crispstream.errors import EngineError, OutputError
 from crispstream.model.presets import PRESETS, preset
+from crispstream.model.receptive import receptive_radius
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
@@ -62,6 +63,7 @@ class Manifest:
     pack: int
     multiple: int
     map_stride: int
+    receptive_radius: int
     color: str
     head: tuple[str, ...]
     macs_per_pixel: dict[str, float]
@@ -190,11 +192,15 @@ def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
     def tensor(entry: dict[str, Any]) -> Tensor:
         return Tensor(tuple(one("shape", list, entry)), one("dtype", str, entry), one("layout", str, entry))
 
-    numbers = {name: one(name, int) for name in ("pack", "multiple", "map_stride", "parameters")}
+    whole = ("pack", "multiple", "map_stride", "parameters", "receptive_radius")
+    numbers = {name: one(name, int) for name in whole}
     if min(numbers.values()) < 1 or any(numbers["multiple"] % numbers[name] for name in ("pack", "map_stride")):
         raise ValueError(f"{numbers} do not fit together")
     if one("preset", str) not in PRESETS:
         raise ValueError(f"unknown preset '{fields['preset']}'")
+    if (radius := receptive_radius(PRESETS[fields["preset"]])) != numbers["receptive_radius"]:
+        found = numbers["receptive_radius"]
+        raise ValueError(f"'receptive_radius' is {found}, {fields['preset']} sees {radius} pixels far")
     graphs, named = one("graphs", dict), one("tensors", dict)
     tensors = {name: tensor(one(name, dict, named)) for name in TENSORS}
     _check_tensors(tensors, **numbers)

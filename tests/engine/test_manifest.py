@@ -99,6 +99,8 @@ def test_damaged_json(folder: Path, text: str, words: list[str]) -> None:
         (lambda f: f.update(multiple=18), ["do not fit together"]),
         (lambda f: f["graphs"]["encoder"].update(file="../encoder.onnx"), ["not a file name"]),
         (lambda f: f.update(preset="foo"), ["unknown preset 'foo'"]),
+        (lambda f: f.pop("receptive_radius"), ["has no 'receptive_radius'"]),
+        (lambda f: f.update(receptive_radius=16), ["'receptive_radius' is 16", "sees 115 pixels far"]),
         (lambda f: f.update(map_stride=16), ["'head' has shape", "'height_16'"]),
         (lambda f: f.update(pack=4), ["'packed' has shape", "(1, 48, 'height_4', 'width_4')"]),
         (lambda f: f["tensors"]["residual"]["shape"].__setitem__(1, 3), ["'residual' has shape"]),
