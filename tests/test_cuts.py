@@ -49,7 +49,7 @@ def test_a_pan_is_no_cut(step: int) -> None:
 
 @pytest.mark.parametrize(("gain", "offset"), [(1.5, 0), (2, 0), (1, 90), (0.4, 0), (6, 100), (0, 5)])
 def test_a_flash_or_a_blink_is_no_cut(gain: float, offset: float) -> None:
-    lit = np.clip(scene(1) * gain + offset, 0, 255).astype(np.uint8)
+    lit = np.clip(scene(1).astype(float) * gain + offset, 0, 255).astype(np.uint8)
     assert cuts([scene(1), scene(1), lit, scene(1), lit, lit, scene(1)]) == []
 
 

@@ -20,8 +20,9 @@ width 0.85 and more; different scenes 0.6 and less in 99 of 100."""
 CHANGED = 12.0
 """Codes that a cell changes by in a cut, on average at least; keeps noise in the dark from counting."""
 FLAT = 4.0
-WHITE = 250.0
-"""A thumbnail with a smaller deviation, or with half its cells above this, shows nothing to compare: black, a flash."""
+WHITE = 235.0
+"""Cells above this are not compared: what a flash does to them is not known. A thumbnail with fewer than a quarter
+below, or with a smaller deviation than FLAT there, shows nothing to compare: black, a flash."""
 
 Thumbnail = npt.NDArray[np.float32]
 
@@ -36,7 +37,8 @@ class CutDetector:
     def observe(self, frame: Frame) -> bool:
         """Whether ``frame`` starts another scene than the one before it. Any size and format, in host memory."""
         thumbnail = _thumbnail(frame)
-        if thumbnail.std() < FLAT or np.mean(thumbnail > WHITE) > 0.5:
+        shown = thumbnail[thumbnail < WHITE]
+        if shown.size < thumbnail.size / 4 or shown.std() < FLAT:
             return False
         last, self._last = self._last, thumbnail
         return last is not None and float(np.abs(thumbnail - last).mean()) > CHANGED and not _alike(last, thumbnail)
@@ -68,5 +70,8 @@ def _moved(cells: Thumbnail, y: int, x: int) -> Thumbnail:
 
 
 def _correlation(a: Thumbnail, b: Thumbnail) -> float:
-    a, b = a - a.mean(), b - b.mean()
+    compared = (a < WHITE) & (b < WHITE)
+    if not compared.any():
+        return 0.0
+    a, b = a[compared] - a[compared].mean(), b[compared] - b[compared].mean()
     return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1))
