@@ -87,7 +87,7 @@ def _pictures(src: Path, dst: Path, wishes: Wishes, to_film: bool, cleanup: Exit
     unknown = next((p for p in found.values() if p.suffix.lower() not in PICTURE_SUFFIXES), None)
     if unknown is not None:
         raise InputError(f"{src} matches {unknown}, which is no picture", f"known: {', '.join(PICTURE_SUFFIXES)}")
-    if to_film:
+    if to_film and is_pattern(src):  # a film of one picture would be a slip
         source = PictureSource(list(found.values()), film=True)
         source.warnings += warnings
         return Ends(source, _film_sink(dst, wishes, wishes.rate or _RATE, None, cleanup), True, True)

@@ -70,7 +70,7 @@ def test_a_film_of_pictures_is_upright_and_opaque(tmp_path: Path) -> None:
     exif[274] = 6  # to be turned right
     picture = Image.new("RGBA", (64, 48), (10, 20, 30, 100))
     picture.save(tmp_path / "a.png", exif=exif)
-    report = run(tmp_path / "a.png", tmp_path / "out.mp4", deblurrer=Identity())
+    report = run(tmp_path / "?.png", tmp_path / "out.mp4", deblurrer=Identity())
     assert read_clip(tmp_path / "out.mp4").size == (48, 64)
     assert report.warnings == ["the transparency of a.png is lost: the film is opaque"]
 

@@ -85,23 +85,23 @@ class RawSource:
             self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
 
     def __iter__(self) -> Iterator[Frame | None]:
-        number = 0
+        number = 1
         while True:
             if not self._raw:
                 marker = yield from self._read_line()
-                if marker.rstrip(b"\n") and not marker.startswith(b"FRAME"):
+                if not marker:
+                    break
+                if not marker.startswith(b"FRAME") and not b"FRAME".startswith(marker):
                     raise EarlyEndError(
                         f"frame {number} of {self._name} does not begin with FRAME: what follows cannot be read"
                     )
-                if not marker:
-                    break
             data = np.empty(self._bytes, np.uint8)
             got = yield from self._fill(data)
             if got < self._bytes:
                 if got or not self._raw:
                     self._tell_partial(number, got)
                 break
-            yield self._frame(data, number)
+            yield self._frame(data, number - 1)
             number += 1
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class RawSource:
 
     def _tell_partial(self, number: int, got: int) -> None:
         text = f"frame {number} of {self._name} is incomplete, {got} of {self._bytes} bytes"
-        if number == 0:
+        if number == 1:
             raise InputError(text, "check --size and --pixel-format" if self._raw else "")
         self.warnings.append(f"{text}: left out")
 
