@@ -61,6 +61,9 @@ def run(
     ] = False,
     threads: Threads = None,
     no_gating: Annotated[bool, typer.Option("--no-gating", help="Run both branches on every frame.")] = False,
+    tile: Annotated[
+        str, typer.Option(help="Frames too large for the memory run in tiles: auto, off, or WIDTHxHEIGHT (CPU).")
+    ] = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -79,6 +82,7 @@ def run(
         "strength": strength,
         "backend": engine_backend,
         "gating": not no_gating,
+        "tile": tile,
         "threads": threads,
     }
     settings: dict[str, Any] = {

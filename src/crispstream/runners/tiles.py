@@ -136,8 +136,10 @@ class Tiling:
             largest = self._largest
             return self._count(width, largest[0]), self._count(height, largest[1])
         # The least work that fits; where nothing does, the smallest tiles, two thirds of which are overlap.
-        choices = [range(1, self._count(side, 3 * self.halo) + 1) for side in (width, height)]
-        sizes = {counts: (self._side(width, counts[0]), self._side(height, counts[1])) for counts in product(*choices)}
+        across, down = (range(1, self._count(side, 3 * self.halo) + 1) for side in (width, height))
+        sizes = {
+            counts: (self._side(width, counts[0]), self._side(height, counts[1])) for counts in product(across, down)
+        }
         fitting = [counts for counts in sizes if self.memory(*sizes[counts]) <= memory_size() // SHARE]
         if not fitting:
             return min(sizes, key=lambda counts: prod(sizes[counts]))
