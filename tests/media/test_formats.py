@@ -55,6 +55,14 @@ def test_deep_hdr_is_taken_only_where_asked(tmp_path: Path, transfer: int, name:
     assert read_clip(tmp_path / "out.mp4").color[3] == transfer
 
 
+def test_hdr_figures_are_named(tmp_path: Path) -> None:
+    figures = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400"
+    options = {"x265-params": f"log-level=error:hdr10=1:repeat-headers=1:{figures}"}
+    path = write_clip(tmp_path / "in.mkv", codec="libx265", color=(9, 1, 9, 16), options=options, frames=3)
+    report = run(path, tmp_path / "out.mkv", deblurrer=Identity())
+    assert report.warnings == ["the HDR figures (mastering display, light level) are lost"]
+
+
 def test_hdr_of_8_bits_loses_nothing_here(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "in.mkv", codec="ffv1", color=(9, 1, 9, 16))
     assert run(path, tmp_path / "out.mkv", deblurrer=Identity()).warnings == []

@@ -26,6 +26,7 @@ from crispstream.tags import VideoTags
 from crispstream.threads import cpu_quota
 
 _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
+_HDR_FIGURES = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 _LOG_LEVEL = threading.Lock()
 # Shorter than this a missing end is a rounding of durations, not a truncated file.
 _END_TOLERANCE = Fraction(1, 2)
@@ -183,6 +184,8 @@ class VideoSource:
             change = change_of(name)
             if change is not None:
                 self.warnings.append(change)
+            if any(_side_data(picture, kind) for kind in _HDR_FIGURES):
+                self.warnings.append("the HDR figures (mastering display, light level) are lost")
             if picture.interlaced_frame:
                 self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
         elif tags.display_matrix is None:
@@ -215,12 +218,16 @@ def main_video(streams: tuple[VideoStream, ...]) -> VideoStream | None:
 
 
 def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:
+    data = _side_data(picture, "DISPLAYMATRIX")
+    matrix = np.frombuffer(data or b"", np.int32)
+    return tuple(int(x) for x in matrix) if matrix.size == 9 else None
+
+
+def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
     try:
-        data = picture.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]
+        return bytes(picture.side_data[kind])  # type: ignore[literal-required]
     except (KeyError, ValueError):  # ValueError: side data of a kind that PyAV does not know
         return None
-    matrix = np.frombuffer(data, np.int32)
-    return tuple(int(x) for x in matrix) if matrix.size == 9 else None
 
 
 def _ends_inside_a_box(path: Path) -> bool:
