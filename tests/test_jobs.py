@@ -148,6 +148,27 @@ def test_an_interrupted_film_is_done_again(folder: Path, deblurrer: Copies, monk
     assert len(names(do(folder))) == 4
 
 
+def test_a_film_that_ends_early_is_ours_and_done_again(folder: Path, deblurrer: Copies) -> None:
+    parts = []
+    for width in (64, 96):
+        path = folder / f"{width}.ts"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame(width, 48, "yuv420p")))
+            container.mux(stream.encode())
+        parts.append(path.read_bytes())
+        path.unlink()
+    (folder / "two.ts").write_bytes(b"".join(parts))
+    for _ in range(2):
+        report = do(folder)
+        assert report.exit_code == InputError.exit_code
+        assert [name for name, _ in report.failed] == ["two.ts"] and "the output ends there" in report.failed[0][1]
+        assert (folder.parent / "out" / "two.ts").stat().st_size > 0
+    (folder / "two.ts").write_bytes(parts[0])
+    assert names(do(folder)) == ["two.ts"]
+
+
 def test_a_damaged_record_costs_work_only(folder: Path, deblurrer: Copies) -> None:
     do(folder)
     record = folder.parent / "out" / FILE_NAME

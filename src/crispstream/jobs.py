@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from crispstream import files, manifest
-from crispstream.errors import CrispStreamError, InputError, OutputError, UsageError
+from crispstream.errors import CrispStreamError, EarlyEndError, InputError, OutputError, UsageError
 from crispstream.lock import OutputLock
 from crispstream.record import JobRecord, hash_file, hash_settings
 from crispstream.report import RunReport
@@ -137,6 +137,11 @@ class FolderJob:
                     deblurrer = cleanup.enter_context(files.open_deblurrer(None, self._options))
                 try:
                     done = self._do(task, deblurrer, progress)
+                except EarlyEndError as error:
+                    # The film before the change of size lies there and is ours, but not all of the input is in it.
+                    record.add(task.target, task.digest, self._hash, complete=False)
+                    report.fail(task, error)
+                    continue
                 except Exception as error:
                     report.fail(task, error)
                     continue
