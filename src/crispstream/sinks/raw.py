@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -105,7 +106,8 @@ class RawSink:
 
     def abort(self) -> None:
         """Remove the unfinished file; what went into a pipe is gone. Idempotent, without effect after ``close``."""
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is still in the buffer
+            self._file.close()
         if self._partial is not None:
             self._partial.discard()
 

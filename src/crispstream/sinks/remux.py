@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -41,7 +42,7 @@ class Remuxer:
         self.skipped: list[str] = []
         self.copied: list[str] = []
         try:
-            self._input: InputContainer = av.open(str(path), metadata_errors="surrogateescape")
+            self._input: InputContainer = av.open(os.path.abspath(path), metadata_errors="surrogateescape")
         except (av.FFmpegError, ValueError) as error:
             raise OutputError(f"{path} could not be opened again to copy its other streams ({error})") from error
         self._film = film
@@ -164,7 +165,7 @@ class Remuxer:
 
 def others(path: Path, film: int, holder: str) -> list[str]:
     """What a file holds beside its film, one sentence for each, for a ``holder`` that takes pictures alone."""
-    with av.open(str(path), metadata_errors="surrogateescape") as container:
+    with av.open(os.path.abspath(path), metadata_errors="surrogateescape") as container:
         rest = [f"{_title(s)}: {holder} cannot hold it" for s in container.streams if s.index != film]
         return rest + ([f"chapters: {holder} cannot hold them"] if container.chapters() else [])
 

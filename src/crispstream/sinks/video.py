@@ -247,9 +247,9 @@ class VideoSink:
 
     def _failure(self, error: Exception) -> OutputError:
         reason = getattr(error, "strerror", None) or error
-        hint = (
-            ""
-            if self._last_pts is not None
-            else f"does {self.encoder.name} take this size and frame rate? try --encoder h264"
-        )
+        hint = ""
+        if isinstance(error, av.error.PatchWelcomeError):  # MP4 and MOV: more than 2^31 ticks between two frames
+            hint = f"the times are further apart than {self._container} can say: choose .mkv"
+        elif self._last_pts is None:
+            hint = f"does {self.encoder.name} take this size and frame rate? try --encoder h264"
         return OutputError(f"cannot write {self._file.path} ({reason})", hint)

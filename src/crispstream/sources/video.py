@@ -45,7 +45,8 @@ class VideoSource:
         self._allow_8bit = allow_8bit
         self.warnings: list[str] = []
         try:
-            self._container = av.open(str(self.path), metadata_errors="surrogateescape")
+            # Absolute, because FFmpeg takes what stands before a colon for a protocol: 10:30.mp4, concat:a.mp4.
+            self._container = av.open(os.path.abspath(self.path), metadata_errors="surrogateescape")
         except (av.FFmpegError, ValueError) as error:
             raise InputError(
                 f"{self.path} is not a video that can be read ({_reason(error)})",
