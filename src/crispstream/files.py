@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from crispstream.cut import Cut, parse_time
 from crispstream.ends import PIPE, Ends, Wishes, is_one_file, open_ends
-from crispstream.errors import InputError, OutputError, UsageError
+from crispstream.errors import CrispStreamError, InputError, OutputError, UsageError
 from crispstream.frame import Frame
 from crispstream.one_size import OneSizeSource
 from crispstream.pipeline import Pending, Processor, run_pipeline
@@ -109,6 +109,7 @@ def run(
 def ends_of(src: str | os.PathLike[str], dst: str | os.PathLike[str]) -> tuple[Path, Path]:
     """The two paths, the output's with the input's name where it is a folder. Raises InputError and UsageError."""
     src, dst = Path(src), Path(dst)
+    check_name(dst, OutputError)
     if is_one_file(src):
         check_input(src)
         if dst.is_dir() and not src.is_dir():
@@ -130,8 +131,19 @@ def open_deblurrer(deblurrer: FrameDeblurrer | None, options: dict[str, Any]) ->
     return Deblurrer(**options)
 
 
+def check_name(path: Path, kind: type[CrispStreamError]) -> None:
+    """Raise ``kind`` where the system does not even say whether ``path`` is there: too long, or in a closed folder."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise kind(f"{path} cannot be reached ({error.strerror})", "check the path and its permissions") from error
+
+
 def check_input(src: Path) -> None:
     """Raise InputError where ``src`` is not there or cannot be read."""
+    check_name(src, InputError)
     if not src.exists():
         raise InputError(f"{src} does not exist")
     if not os.access(src, os.R_OK):

@@ -81,6 +81,7 @@ class FolderJob:
         self, src: Path, dst: Path, settings: dict[str, Any], options: dict[str, Any], overwrite: bool = False
     ) -> None:
         files.check_input(src)
+        files.check_name(dst, OutputError)
         if (dst.exists() and not dst.is_dir()) or (dst.suffix and not dst.exists()):
             raise UsageError(f"{src} is a folder, {dst} is a file name", "give a folder as output")
         if dst.exists() and os.path.samefile(src, dst):

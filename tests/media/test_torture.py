@@ -20,8 +20,9 @@ import pytest
 from clips import STEP, TICK, Identity, pattern, read_clip, write_clip
 from PIL import Image
 
-from crispstream import Deblurrer, run
+from crispstream import Deblurrer, cli, run
 from crispstream.errors import InputError, OutputError
+from crispstream.jobs import FolderJob
 
 STRANGE_NAMES = [
     "two words.mp4", "it's \"q\".mp4", "ünï 日本.mp4", "-dash.mp4", "100%.mp4", "$(x);&.mp4", "new\nline.mp4",
@@ -128,6 +129,25 @@ def test_strange_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: st
     (tmp_path / "plain.png").rename(tmp_path / f"{name}.png")
     run(f"{name}.png", os.path.join("to", f"{name}.png"), deblurrer=Identity())
     assert Image.open(tmp_path / "to" / f"{name}.png").size == (8, 8)
+
+
+def test_names_that_the_system_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, long = write_clip(tmp_path / "in.mp4", frames=2), "x" * 300 + ".mp4"
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    for bad in (long, "loop.mp4"):
+        with pytest.raises(InputError, match="cannot be reached"):
+            run(tmp_path / bad, tmp_path / "out.mp4", deblurrer=Identity())
+        with pytest.raises(OutputError, match="cannot be reached"):
+            run(path, tmp_path / bad, deblurrer=Identity(), overwrite=True)
+    with pytest.raises(OutputError, match="cannot be reached"):
+        FolderJob(tmp_path, tmp_path / long, {}, {})
+    assert (tmp_path / "loop.mp4").is_symlink()
+    monkeypatch.setattr("sys.argv", ["crispstream", "run", long, "out.mp4"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == InputError.exit_code and "File name too long" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("side", [60000, 30000])

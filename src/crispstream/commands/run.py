@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -100,7 +101,7 @@ def run(
         "pixel_format": pixel_format,
         "rate": None if rate is None else frame_rate(rate),
     }
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # False, too, for a name that is too long
         from crispstream import jobs
 
         if any(value is not None for value in raw.values()):
