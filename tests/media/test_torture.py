@@ -55,6 +55,14 @@ def test_no_frame(tmp_path: Path, suffix: str) -> None:
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_a_list_of_files_is_not_followed(tmp_path: Path) -> None:
+    write_clip(tmp_path / "secret.mkv", frames=2)
+    (tmp_path / "in.mp4").write_text("ffconcat version 1.0\nfile secret.mkv\n")
+    with pytest.raises(InputError, match="list of other files"):
+        run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity())
+    assert not (tmp_path / "out.mp4").exists()
+
+
 @pytest.mark.parametrize("size", [(641, 361), (16, 16), (1, 1), (9, 200)])
 def test_strange_sizes_through_the_network(tmp_path: Path, size: tuple[int, int]) -> None:
     samples = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)

@@ -52,6 +52,9 @@ class VideoSource:
                 f"{self.path} is not a video that can be read ({_reason(error)})",
                 "an MP4 that was cut off has lost its index: record or copy it again",
             ) from error
+        if self._container.format.name == "concat":  # a text that names files, which may be anybody's
+            self._container.close()
+            raise InputError(f"{self.path} is a list of other files, not a video", "join them with ffmpeg first")
         stream = main_video(self._container.streams.video)
         if stream is None:
             self._container.close()
