@@ -34,15 +34,16 @@ def engine_figures(backend: str, preset: str, size: tuple[int, int], device: int
 
     - ``pinned`` (page-locked frames in and out, both branches), ``pageable`` (ordinary memory in) and ``gated`` (as
       pinned, with gating): ``latency_ms`` of one frame at a time from call to result, and for these frames the mean
-      ``stage_ms`` of each CUDA stream and the ``variants`` that ran; ``fps`` of a stream. The frames are noise, the
-      sharpest there is: gating leaves both branches out. What the host needs to copy a pageable frame into page-locked
-      memory is in the latency and in no stage.
+      ``stage_ms`` of each CUDA stream and the ``variants`` that ran; ``fps`` of a stream. The frames are noise,
+      the gated ones black: gating leaves both branches out. What the host needs to copy a pageable frame into
+      page-locked memory is in the latency and in no stage.
     - ``launch_us``, the host's time to launch a frame, and ``gpu_ms``, the compute stream's: medians.
 
     ``pieces_ms``: of each kernel and part by itself, enqueued one by one.
     """
     with Deblurrer(preset, f"cuda:{device}", backend=backend, gating=False) as deblurrer:
         pinned = [_filled(deblurrer.pinned_frame(*size), seed) for seed in range(4)]
+        black = [_blackened(deblurrer.pinned_frame(*size)) for _ in range(4)]
         pageable = [frame.with_planes((frame.planes[0].copy(),)) for frame in pinned]
         lane, call = _lane(deblurrer), _worker(deblurrer).call
         captured = lane._graphs
@@ -54,7 +55,7 @@ def engine_figures(backend: str, preset: str, size: tuple[int, int], device: int
                 found[name] = {
                     "pinned": _figures(deblurrer, pinned, frames),
                     "pageable": _figures(deblurrer, pageable, frames),
-                    "gated": _figures(deblurrer, pinned, frames, gating=True),
+                    "gated": _figures(deblurrer, black, frames, gating=True),
                     **call(_launch_times, lane, pinned[0], frames),
                 }
         finally:
@@ -177,4 +178,10 @@ def _filled(frame: Frame, seed: int) -> Frame:
     random = np.random.default_rng(seed)
     for plane in frame.planes:
         plane[...] = random.integers(0, 256, plane.shape, np.uint8)
+    return frame
+
+
+def _blackened(frame: Frame) -> Frame:
+    for plane in frame.planes:
+        plane[...] = 0
     return frame
