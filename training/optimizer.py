@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Muon for convolutions (Jordan et al. 2024), Adam for everything else.
 
-Measured on two cores: with normalised convolutions and slow outputs, 400 steps reach what AdamW on the bare network
-needs 10,000 for.
+What it, normalised convolutions and slow outputs are worth: docs/ablations.md.
 """
 
 from __future__ import annotations
