@@ -14,10 +14,11 @@ from threading import Event
 from time import perf_counter
 from typing import Any
 
+from crispstream.cache import unwritable
 from crispstream.engine.tensorrt import FEATURES, Library
 from crispstream.errors import EngineError
 from crispstream.manifest import PARTS, Manifest, Tensor, sha256
-from crispstream.plan import FILE_NAME, Gpu, PartPlan, Plan, Profile, folder_for, load, plans_folder, unwritable
+from crispstream.plan import FILE_NAME, Gpu, PartPlan, Plan, Profile, folder_for, load, plans_folder
 
 from . import network as networks
 from .half import half_graph

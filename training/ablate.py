@@ -30,7 +30,7 @@ from training.measures import NEARLY_SHARP, align
 from training.schedule import rate_at
 from training.synthesis import Batch
 from training.testsets import Sample, read_pairs
-from training.train import AVERAGE_DECAY, gain
+from training.train import follow, gain
 from training.variants import VARIANTS, Variant, optimizer, plain, trainable
 
 SYNTHESISED, HIGH_SPEED, HELD_OUT = 150, 75, 6
@@ -110,11 +110,7 @@ def train(variant: Variant, seed: int, steps: int, cache: Cache, compiled: bool)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 0.5)
         optimiser.step()
-        decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in net.state_dict().items():
-                if value.is_floating_point():
-                    average[name].lerp_(value, 1 - decay)
+        follow(average, net, step)
     net.load_state_dict(average)
     return plain(net)
 

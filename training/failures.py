@@ -15,16 +15,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from crispstream.blur import to_linear, to_srgb
 from crispstream.errors import CrispStreamError
 from crispstream.metrics import psnr
 from crispstream.model.network import HumanAwareNet
 from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import load_network
 from crispstream.sheet import before_after
-from training.color import to_linear, to_srgb
 from training.dataset import Picture
 from training.evaluate import restore
 
@@ -64,14 +63,14 @@ def moved(picture: Picture, length: float, degrees: float = 20.0) -> Light:
     way = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
     maps = [np.float32([[1, 0, step * way[0]], [0, 1, step * way[1]]]) for step in steps]
     size = (picture.shape[1], picture.shape[0])
-    return _codes(np.mean([cv2.warpAffine(linear, m, size, borderMode=cv2.BORDER_REFLECT) for m in maps], axis=0))
+    return to_srgb(np.mean([cv2.warpAffine(linear, m, size, borderMode=cv2.BORDER_REFLECT) for m in maps], axis=0))
 
 
 def defocused(picture: Picture, radius: int = 5) -> Light:
     """A lens out of focus: the mean over a disc, in sRGB codes [0, 1]."""
     y, x = np.indices((2 * radius + 1, 2 * radius + 1)) - radius
     disc = (x * x + y * y <= radius * radius).astype(np.float32)
-    return _codes(cv2.filter2D(_linear(picture), -1, disc / disc.sum()))
+    return to_srgb(cv2.filter2D(_linear(picture), -1, disc / disc.sum()))
 
 
 def noisy(codes: Light) -> Light:
@@ -105,11 +104,7 @@ def sheet_of(net: HumanAwareNet) -> tuple[Image.Image, dict[str, dict[str, float
 
 
 def _linear(picture: Picture) -> Light:
-    return np.asarray(to_linear(torch.from_numpy(picture.astype(np.float32) / 255)).numpy(), np.float32)
-
-
-def _codes(linear: npt.NDArray[np.float32]) -> Light:
-    return np.asarray(to_srgb(torch.from_numpy(np.ascontiguousarray(linear, np.float32))).numpy(), np.float32)
+    return to_linear(picture.astype(np.float32) / np.float32(255))
 
 
 def main() -> None:

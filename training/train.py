@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from crispstream.errors import CrispStreamError
 from crispstream.model.network import HumanAwareNet
@@ -51,6 +52,15 @@ def gain(net: HumanAwareNet, batches: list[Batch]) -> float:
             moving = before > 10 ** (-NEARLY_SHARP / 10)
             gains.append(10 * torch.log10(before / after)[moving])
     return float(torch.cat(gains).mean())
+
+
+@torch.no_grad()
+def follow(average: dict[str, Tensor], net: HumanAwareNet, step: int) -> None:
+    """Move the average of the weights towards those after ``step`` updates, faster in the beginning."""
+    decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+    for name, value in net.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
 
 
 class Trainer:
@@ -100,11 +110,7 @@ class Trainer:
             self.optimizer.step()
             progress.updates += 1
             self.loss = loss.detach() if progress.updates == 1 else self.loss.lerp(loss.detach(), 0.02)
-        with torch.no_grad():
-            decay = min(AVERAGE_DECAY, (1 + progress.step) / (10 + progress.step))
-            for name, value in self.net.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - decay)
+        follow(self.average, self.net, progress.step)
         if progress.step % max(1, self.arguments.steps // CURVE_POINTS) == 0:
             progress.losses.append((progress.step, round(self.loss.item(), 5)))
 

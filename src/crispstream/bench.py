@@ -41,9 +41,9 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
     bgr = [_frame(PixelFormat.BGR24, width, height, seed) for seed in range(DISTINCT_FRAMES)]
     i420 = [_frame(PixelFormat.I420, width, height, seed) for seed in range(DISTINCT_FRAMES)]
     with Deblurrer(preset, "cpu", gating=False, threads=threads) as deblurrer:
-        cpu = cast(Engine, deblurrer.engine)
-        geometry = geometry_of(cpu.manifest, size)
-        session = cpu.session(geometry)
+        runtime = cast(Engine, deblurrer.engine)
+        geometry = geometry_of(runtime.manifest, size)
+        session = runtime.session(geometry)
         bindings.unpack(bgr[0], geometry, session.packed)
         single = deblurrer.open_stream()
         stages: Counter[str] = Counter()

@@ -36,6 +36,11 @@ class Cut:
         if self.end is not None and self.end <= (self.start or 0):
             raise UsageError("--end does not lie after --start", "give two times of the input, the later one as --end")
 
+    @classmethod
+    def between(cls, start: str | float | None, end: str | float | None) -> Cut:
+        """The part between two times as ``parse_time`` reads them, None for begin or end. Raises UsageError."""
+        return cls(*(None if time is None else parse_time(str(time)) for time in (start, end)))
+
     def is_over(self, packet: Any) -> bool:
         """Whether neither this packet nor what follows it in the file lies before the end."""
         if self.end is None or packet.dts is None:

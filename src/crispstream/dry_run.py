@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from crispstream.cut import Cut, parse_time
+from crispstream.cut import Cut
 from crispstream.ends import PIPE, Wishes, open_ends
 from crispstream.engine.select import open_engine
 from crispstream.errors import InputError, UsageError
@@ -51,8 +51,7 @@ def dry_run(src: str, dst: str, settings: dict[str, Any], options: dict[str, Any
     if PIPE in (source, target):
         raise UsageError("--dry-run looks at files; a pipe can be read only once", "leave --dry-run out")
     wishes = dict(settings)
-    start, end = wishes.pop("start", None), wishes.pop("end", None)
-    cut = Cut(*(None if time is None else parse_time(str(time)) for time in (start, end)))
+    cut = Cut.between(wishes.pop("start", None), wishes.pop("end", None))
     replaces = target.exists()
     with ExitStack() as cleanup:
         ends = open_ends(source, target, Wishes(overwrite=overwrite, **wishes), cut, cleanup)

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-from crispstream.cut import Cut, parse_time
+from crispstream.cut import Cut
 from crispstream.ends import PIPE, Ends, Wishes, is_one_file, open_ends
 from crispstream.errors import CrispStreamError, InputError, OutputError, UsageError
 from crispstream.frame import Frame
@@ -67,7 +67,7 @@ def run(
     if deblurrer is not None and options:
         raise UsageError(f"{', '.join(options)} given beside a deblurrer", "give them to the Deblurrer")
     src, dst = ends_of(src, dst)
-    cut = Cut(*(None if time is None else parse_time(str(time)) for time in (start, end)))
+    cut = Cut.between(start, end)
     wishes = Wishes(encoder, crf, speed, quality, overwrite, size, pixel_format, rate, allow_8bit, odd)
     with ExitStack() as cleanup:
         if src.is_dir():

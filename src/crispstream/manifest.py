@@ -177,17 +177,24 @@ def _parse(folder: Path) -> Manifest:
         raise EngineError(f"{path} is damaged: {what}", hint) from None
 
 
+def one_field(fields: dict[str, Any], name: str, kind: type) -> Any:
+    """The field of that name. Raises KeyError where there is none, TypeError where it is not of that ``kind``."""
+    if type(fields[name]) is not kind:
+        raise TypeError(f"'{name}' is not {kind.__name__}")
+    return fields[name]
+
+
+def file_field(entry: dict[str, Any]) -> File:
+    """A file of the manifest's own folder, with its hash. Raises KeyError, TypeError, ValueError for a path."""
+    name, digest = one_field(entry, "file", str), one_field(entry, "sha256", str)
+    if Path(name).name != name:
+        raise ValueError(f"'{name}' is not a file name")
+    return File(name, digest)
+
+
 def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
     def one(name: str, kind: type, within: dict[str, Any] = fields) -> Any:
-        if type(within[name]) is not kind:
-            raise TypeError(f"'{name}' is not {kind.__name__}")
-        return within[name]
-
-    def file(entry: dict[str, Any]) -> File:
-        name, digest = one("file", str, entry), one("sha256", str, entry)
-        if Path(name).name != name:
-            raise ValueError(f"'{name}' is not a file name")
-        return File(name, digest)
+        return one_field(within, name, kind)
 
     def tensor(entry: dict[str, Any]) -> Tensor:
         return Tensor(tuple(one("shape", list, entry)), one("dtype", str, entry), one("layout", str, entry))
@@ -207,8 +214,8 @@ def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
     return Manifest(
         folder=folder,
         preset=fields["preset"],
-        graphs={part: file(one(part, dict, graphs)) for part in PARTS},
-        weights=file(one("weights", dict)),
+        graphs={part: file_field(one(part, dict, graphs)) for part in PARTS},
+        weights=file_field(one("weights", dict)),
         tensors=tensors,
         **numbers,
         color=one("color", str),

@@ -16,9 +16,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from crispstream.cache import cache_folder
-from crispstream.errors import EngineError, OutputError
-from crispstream.manifest import PARTS, TENSORS, Manifest, Tensor, read_json, sha256
+from crispstream.cache import cache_folder, replace_files
+from crispstream.errors import EngineError
+from crispstream.manifest import PARTS, TENSORS, Manifest, Tensor, file_field, one_field, read_json, sha256
 
 SCHEMA = 1
 """Goes up when this file's fields change, and when the toolchain makes other plans from the same graphs."""
@@ -131,17 +131,7 @@ class Plan:
         del fields["folder"]
         text = json.dumps({"schema": SCHEMA, **fields}, indent=2, allow_nan=False) + "\n"
         files = {self.parts[part].file: data for part, data in plans.items()} | {FILE_NAME: text.encode()}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():  # plan.json is the last
-                partial = self.folder / f"{name}.partial"
-                partial.write_bytes(data)
-                partial.replace(self.folder / name)
-            for old in self.folder.iterdir():
-                if old.name not in files:
-                    old.unlink()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+        replace_files(self.folder, files)
 
     def mismatch(self, engine: Manifest, flavour: Flavour, version: str, gpu: Gpu) -> str:
         """Why these plans cannot run there, both sides named; "" where they can."""
@@ -223,11 +213,6 @@ def size_text(size: Size) -> str:
     return "{}x{}".format(*size)
 
 
-def unwritable(folder: Path, error: OSError) -> OutputError:
-    """What is said where the cache does not take a plan."""
-    return OutputError(f"cannot write {folder}: {error.strerror}", "set XDG_CACHE_HOME to a folder that can be written")
-
-
 def _preset_folder(engine: Manifest) -> Path:
     return plans_folder() / f"{engine.preset}-{engine.weights.sha256[:16]}"
 
@@ -242,9 +227,7 @@ def _plan(folder: Path, fields: dict[str, Any]) -> Plan:
     """Raises KeyError, TypeError, ValueError where a field is missing or not what it should be."""
 
     def one(name: str, kind: type, within: dict[str, Any] = fields) -> Any:
-        if type(within[name]) is not kind:
-            raise TypeError(f"'{name}' is not {kind.__name__}")
-        return within[name]
+        return one_field(within, name, kind)
 
     def texts(name: str) -> tuple[str, ...]:
         if any(type(text) is not str for text in one(name, list)):
@@ -264,12 +247,8 @@ def _plan(folder: Path, fields: dict[str, Any]) -> Plan:
         return found
 
     def part_plan(entry: dict[str, Any]) -> PartPlan:
-        name = one("file", str, entry)
-        if Path(name).name != name:
-            raise ValueError(f"'{name}' is not a file name")
-        return PartPlan(
-            name, one("sha256", str, entry), one("workspace", int, entry), float(one("seconds", float, entry))
-        )
+        file = file_field(entry)
+        return PartPlan(file.file, file.sha256, one("workspace", int, entry), float(one("seconds", float, entry)))
 
     def gpu(entry: dict[str, Any]) -> Gpu:
         numbers = (one("multiprocessors", int, entry), one("driver_version", int, entry))

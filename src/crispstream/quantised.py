@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from crispstream import cpu
-from crispstream.cache import cache_folder
+from crispstream.cache import cache_folder, replace_files
 from crispstream.errors import EngineError
-from crispstream.manifest import PARTS, File, Manifest, Tensor, read_json, sha256
-from crispstream.plan import unwritable
+from crispstream.manifest import PARTS, File, Manifest, Tensor, file_field, one_field, read_json, sha256
 
 SCHEMA = 1
 """Goes up when this file's fields change, and when the toolchain makes other INT8 graphs from the same weights."""
@@ -59,17 +58,7 @@ class Quantised:
         del fields["folder"]
         text = json.dumps({"schema": SCHEMA, **fields}, indent=2, allow_nan=False) + "\n"
         files = {self.parts[part].file: data for part, data in graphs.items()} | {FILE_NAME: text.encode()}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():
-                partial = self.folder / f"{name}.partial"
-                partial.write_bytes(data)
-                partial.replace(self.folder / name)
-            for old in self.folder.iterdir():
-                if old.name not in files:
-                    old.unlink()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+        replace_files(self.folder, files)
 
 
 def part_file(part: str, graph: bytes) -> File:
@@ -154,20 +143,12 @@ def _quantised(folder: Path, fields: dict[str, Any]) -> Quantised:
     """Raises KeyError, TypeError, ValueError where a field is missing or not what it should be."""
 
     def one(name: str, kind: type, within: dict[str, Any] = fields) -> Any:
-        if type(within[name]) is not kind:
-            raise TypeError(f"'{name}' is not {kind.__name__}")
-        return within[name]
-
-    def file(entry: dict[str, Any]) -> File:
-        name = one("file", str, entry)
-        if Path(name).name != name:
-            raise ValueError(f"'{name}' is not a file name")
-        return File(name, one("sha256", str, entry))
+        return one_field(within, name, kind)
 
     one("speedup", float, one("timing", dict))
     return Quantised(
         folder,
         **{name: one(name, str) for name in ("preset", "weights", "onnxruntime", "cpu")},
-        parts={part: file(one(part, dict, one("parts", dict))) for part in PARTS},
+        parts={part: file_field(one(part, dict, one("parts", dict))) for part in PARTS},
         **{name: one(name, dict) for name in ("calibration", "accuracy", "timing")},
     )
