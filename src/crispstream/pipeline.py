@@ -52,6 +52,12 @@ class Sink(Protocol):
 
     def write(self, frame: Frame) -> None: ...
 
+    def hurry(self) -> None:
+        """Wait no more than a moment for others from now on, and raise KeyboardInterrupt where that is not enough.
+
+        Called from a signal handler, at any time.
+        """
+
     def close(self, complete: bool = True) -> None:
         """Finish the output. ``complete`` is False where the source was cut short."""
 
@@ -87,8 +93,8 @@ def run_pipeline(
 
     Reading and writing run in threads of their own, ``processor`` and ``on_progress`` in the calling thread. An error
     anywhere stops all stages, aborts the sinks and is raised here, once. The first SIGINT or SIGTERM (main thread only)
-    stops reading, and what is in flight is finished: ``interrupted`` is then True. A second one raises
-    KeyboardInterrupt and the sinks are aborted; later ones are ignored until that is done.
+    stops reading, and what is in flight is finished: ``interrupted`` is then True. A second one, or a sink that is held
+    up by others, raises KeyboardInterrupt and the sinks are aborted; later ones are ignored until that is done.
     EarlyEndError from the source is raised after the frames before it are written and the sinks are closed.
     Raises InputError when the source has no frame at all.
     """
@@ -98,7 +104,7 @@ def run_pipeline(
     reader = threading.Thread(target=_read, args=(source, inbox, stats), name="crispstream-reader", daemon=True)
     writer = threading.Thread(target=_write, args=(sinks, outbox, stats), name="crispstream-writer", daemon=True)
     started = perf_counter()
-    with _stop_signals(stats) as signals:
+    with _stop_signals(stats, sinks) as signals:
         try:
             reader.start()
             writer.start()
@@ -195,8 +201,9 @@ class _Signals:
 
 
 @contextmanager
-def _stop_signals(stats: PipelineStats) -> Iterator[_Signals]:
-    """Turn the first SIGINT or SIGTERM into ``stats.interrupted``, which the reader looks at between frames."""
+def _stop_signals(stats: PipelineStats, sinks: Sequence[Sink]) -> Iterator[_Signals]:
+    """Turn the first SIGINT or SIGTERM into ``stats.interrupted``, which the reader looks at between frames, and hurry
+    the sinks."""
     signals = _Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -206,6 +213,8 @@ def _stop_signals(stats: PipelineStats) -> Iterator[_Signals]:
         # No lock is taken here: the interrupted code may hold it.
         signals.count += 1
         stats.interrupted = True
+        for sink in sinks:
+            sink.hurry()
         if signals.count == 2 and signals.give_up:
             raise KeyboardInterrupt
 

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import termios
 import textwrap
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -216,6 +220,60 @@ cli.main()
         process.send_signal(number)
         assert process.wait(20) == 130  # while its standard input is still open
     assert len(read_clip(tmp_path / "out.mp4").pts) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["pipe", "fifo", "socket"])
+def test_a_reader_that_takes_nothing_does_not_hold_up_a_signal(
+    tmp_path: Path, number: signal.Signals, kind: str
+) -> None:
+    path = write_clip(tmp_path / "in.mkv", frames=60, size=(320, 240))
+    if kind == "fifo":
+        os.mkfifo(tmp_path / "out")
+        reading = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+        writing = os.open(tmp_path / "out", os.O_WRONLY)
+    elif kind == "pipe":
+        reading, writing = os.pipe()
+    else:
+        reading, writing = (end.detach() for end in socket.socketpair())
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    try:
+        with subprocess.Popen(
+            command(path, "-", "--quiet"), stdout=writing, stderr=subprocess.PIPE, env=environment
+        ) as process:
+            assert process.stderr is not None
+            waiting, before = 0, -1
+            while waiting == 0 or waiting != before:  # until nothing more fits
+                time.sleep(0.3)
+                before, waiting = (
+                    waiting,
+                    int.from_bytes(fcntl.ioctl(reading, termios.FIONREAD, bytes(4)), sys.byteorder),
+                )
+            assert os.get_blocking(writing), "whoever shares the pipe writes as before"
+            sent = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(30) == 130 and time.monotonic() - sent < 5
+            assert process.stderr.read() == b"crispstream: error: interrupted\n"
+        assert os.read(reading, 9) == b"YUV4MPEG2"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_slow_reader_gets_whole_frames_after_a_signal(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mkv", frames=400, size=(320, 240))
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    with subprocess.Popen(command(path, "-", "--quiet"), stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        data = process.stdout.read(200_000)
+        process.send_signal(signal.SIGTERM)
+        while piece := process.stdout.read(200_000):
+            data += piece
+            time.sleep(0.1)
+        assert process.wait(30) == 130
+    _, _, rest = data.partition(b"\n")
+    count, left = divmod(len(rest), 6 + 320 * 240 * 3 // 2)
+    assert left == 0 and 2 <= count < 400
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,9 @@ class Collect:
         self._before(len(self.got))
         self.got.append(int(frame.planes[0][0, 0, 0]))
 
+    def hurry(self) -> None:
+        self.hurried = True
+
     def close(self, complete: bool = True) -> None:
         self.ended, self.complete = "closed", complete
 

@@ -62,6 +62,9 @@ class PictureSink:
         finally:
             file.discard()
 
+    def hurry(self) -> None:
+        """Nothing here waits for others."""
+
     def close(self, complete: bool = True) -> None:
         """Every picture is finished already."""
 

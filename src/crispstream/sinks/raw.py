@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import select
+import stat
 import sys
 from contextlib import suppress
 from fractions import Fraction
 from functools import cache
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from time import monotonic
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
@@ -24,23 +27,30 @@ from crispstream.tags import VideoTags
 STANDARD_OUTPUT = "standard output"
 # VideoTags.chroma_location as yuv4mpeg names it; what it has no name for is called as FFmpeg calls it.
 _SITES = {0: "420mpeg2 XYSCSS=420MPEG2", 1: "420mpeg2 XYSCSS=420MPEG2", 3: "420paldv XYSCSS=420PALDV"}
+# How often a full pipe is looked at, and how long its reader may take nothing once the user wants to stop; seconds.
+_TICK, _PATIENCE = 0.25, 1.0
 _RANGES = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 
 
 @cache
-def claim_standard_output() -> BinaryIO:
+def claim_standard_output() -> FileIO:
     """Standard output for frames alone: whatever else is printed there from now on goes to standard error.
 
-    Raises OutputError where it is closed and UsageError where it is a terminal.
+    A pipe is opened anew, so that it does not block here and still does for others who hold it. Raises OutputError
+    where it is closed and UsageError where it is a terminal.
     """
     if sys.__stdout__ is None:
         raise OutputError(f"{STANDARD_OUTPUT} is closed")
     if sys.__stdout__.isatty():
         raise UsageError(f"{STANDARD_OUTPUT} is a terminal", "send the frames on: crispstream run in.mp4 - | ffplay -")
     sys.__stdout__.flush()
-    pixels = os.fdopen(os.dup(1), "wb", buffering=0)
+    pixels = -1
+    if stat.S_ISFIFO(os.fstat(1).st_mode):
+        with suppress(OSError):  # another user's, or no /proc
+            pixels = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK)
+    pixels = os.dup(1) if pixels == -1 else pixels
     os.dup2(2, 1)
-    return pixels
+    return FileIO(pixels, "wb")
 
 
 class RawSink:
@@ -61,10 +71,12 @@ class RawSink:
         self.name = STANDARD_OUTPUT if path is None else str(path)
         self.encoder_name = "yuv4mpeg" if pixel_format is None else "rawvideo"
         self._partial = None if path is None else PartialFile(path, overwrite)
-        if self._partial is None:
-            self._file: BinaryIO = claim_standard_output()
-        else:
-            self._file = self._partial.temporary.open("wb")
+        self._file = claim_standard_output() if self._partial is None else FileIO(self._partial.temporary, "wb")
+        # A pipe that blocks and has room has it for this many bytes (pipe(7)).
+        self._most = select.PIPE_BUF if self._partial is None and os.get_blocking(self._file.fileno()) else 1 << 20
+        self._room = select.poll()
+        self._room.register(self._file, select.POLLOUT)
+        self._hurried = False
         self._format = pixel_format
         self._rate = rate
         self._reformatter = VideoReformatter()
@@ -76,7 +88,7 @@ class RawSink:
         self.skipped: list[str] = []
 
     def write(self, frame: Frame) -> None:
-        """Write one frame. Raises OutputError and ClosedPipeError."""
+        """Write one frame. Raises OutputError, ClosedPipeError, and KeyboardInterrupt after ``hurry``."""
         turned = upright(frame)
         target = PixelFormat.I420 if self._format is None else self._format
         turned = converted(turned, target, self._reformatter)
@@ -95,6 +107,10 @@ class RawSink:
         for plane in turned.planes:
             self._send(np.ascontiguousarray(plane).data)
 
+    def hurry(self) -> None:
+        """Give up where the reader takes nothing any more."""
+        self._hurried = True
+
     def close(self, complete: bool = True) -> None:
         """Finish the file; standard output is closed, so that its reader sees the end."""
         try:
@@ -106,7 +122,7 @@ class RawSink:
 
     def abort(self) -> None:
         """Remove the unfinished file; what went into a pipe is gone. Idempotent, without effect after ``close``."""
-        with suppress(OSError):  # what a full disk did not take is still in the buffer
+        with suppress(OSError):
             self._file.close()
         if self._partial is not None:
             self._partial.discard()
@@ -126,11 +142,22 @@ class RawSink:
         view = memoryview(data).cast("B")
         try:
             while view:
-                view = view[self._file.write(view) :]
+                self._wait()
+                # None: somebody else has filled the pipe in the meantime.
+                view = view[self._file.write(view[: self._most]) or 0 :]
         except BrokenPipeError as error:
             raise ClosedPipeError(f"{STANDARD_OUTPUT} was closed by its reader") from error
         except OSError as error:
             raise OutputError(f"cannot write {self.name} ({error.strerror})") from error
+
+    def _wait(self) -> None:
+        """Wait until something can be written."""
+        since = monotonic()
+        while not self._room.poll(1000 * _TICK):
+            if not self._hurried:
+                since = monotonic()
+            elif monotonic() - since > _PATIENCE:
+                raise KeyboardInterrupt
 
 
 def _header(frame: Frame, rate: Fraction) -> bytes:

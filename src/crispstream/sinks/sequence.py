@@ -52,6 +52,9 @@ class SequenceSink:
         self._targets[name] = nth(self._pattern, self._count)
         self._pictures.write(replace(rgb, info=about))
 
+    def hurry(self) -> None:
+        """Nothing here waits for others."""
+
     def close(self, complete: bool = True) -> None:
         """Every picture is finished already."""
         left = sum(number > self._count for number in self._older)

@@ -88,6 +88,9 @@ class VideoSink:
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from error
 
+    def hurry(self) -> None:
+        """Nothing here waits for others."""
+
     def close(self, complete: bool = True) -> None:
         """Flush the encoder, copy what is left of the other streams if ``complete``, give the file its name."""
         if self._output is None or self._stream is None:
