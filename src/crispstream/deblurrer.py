@@ -257,6 +257,11 @@ class Pending:
         """The restored frame; waits for it. Raises EngineError where the engine fails."""
         return self._future.result().frame
 
+    def head(self) -> npt.NDArray[np.float32] | None:
+        """Person mask and blur gate as the frame was restored with, (2, rows, columns), one value per cell of
+        map_stride pixels; None where they stay in a GPU's memory. Waits, and raises, like ``result``."""
+        return self._future.result().head
+
 
 class DeblurStream:
     """Consecutive frames of one video. Belongs to one thread at a time."""

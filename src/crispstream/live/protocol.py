@@ -13,8 +13,8 @@ from crispstream.errors import InputError
 from crispstream.frame import Frame
 
 CAPTURED = "captured"
-"""Key of ``Frame.info``: when the frame was taken, in seconds of ``time.monotonic()``. A source sets it where the device
-tells; else the session does, when the frame arrives."""
+"""Key of ``Frame.info``: when the frame was taken, in seconds of ``time.monotonic()``. A source sets it where the
+device tells; else the frame's arrival counts."""
 
 POLL_SECONDS = 0.25
 """A source that has no frame for so long says so, in order that a stop is seen."""

@@ -100,7 +100,8 @@ class CpuRunner:
                 if restored is not out:
                     tile.paste(restored, out)
             # Of the whole frame's head, so that gating decides as it would without tiles.
-            return Outcome(out, bindings.statistics(whole, head), dropped, seconds)
+            maps = visible(head, frame, whole.map_stride)
+            return Outcome(out, bindings.statistics(whole, head), dropped, seconds, maps)
 
     def _restore(
         self,

@@ -19,12 +19,14 @@ from crispstream.manifest import Manifest
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One restored frame. ``statistics``: what gating decides from; ``non_finite``: residual values dropped;
-    ``seconds``: how long each stage took, by name."""
+    ``seconds``: how long each stage took, by name. ``head``: person mask and blur gate, (2, rows, columns), one value
+    per cell of map_stride pixels; None where they stay in a GPU's memory."""
 
     frame: Frame
     statistics: tuple[float, float]
     non_finite: int
     seconds: dict[str, float]
+    head: npt.NDArray[np.float32] | None = None
 
 
 class Runner(Protocol):

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Deblurrer of a live stream, which may be exchanged for another one while frames flow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from crispstream.deblurrer import Deblurrer, DeblurStream, Pending
+from crispstream.engine.select import BACKENDS
+from crispstream.errors import CrispStreamError, UsageError
+from crispstream.frame import Frame
+from crispstream.manifest import available_presets
+
+_logger = logging.getLogger("crispstream.live")
+
+
+class LiveEngine:
+    """``options``: keyword arguments of ``Deblurrer``. ``submit`` belongs to one thread, all else to any.
+
+    Raises UsageError and EngineError at once where the first engine does not open.
+    """
+
+    def __init__(self, preset: str = "nano", **options: Any) -> None:
+        self._first = preset
+        self._options = {"preset": preset, **options}
+        self._deblurrer = Deblurrer(**self._options)
+        self._stream: DeblurStream = self._deblurrer.open_stream()
+        self._lock = threading.Lock()
+        self._coming: Deblurrer | None = None
+        self._opener: threading.Thread | None = None
+        self._closed = False
+        self.error = ""
+
+    @property
+    def strength(self) -> float:
+        """Factor on the residual, 0 to 2."""
+        return self._deblurrer.strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        with self._lock:
+            self._deblurrer.strength = value
+            self._options["strength"] = value
+            if self._coming is not None:
+                self._coming.strength = value
+
+    def submit(self, frame: Frame) -> tuple[Pending, Deblurrer | None]:
+        """Start on the next frame. Also the Deblurrer that was in use before, where this frame is the first of another
+        one: to be closed when its frames are done. Raises EngineError."""
+        with self._lock:
+            coming, self._coming = self._coming, None
+            before = None
+            if coming is not None:
+                before, self._deblurrer = self._deblurrer, coming
+                self._stream = coming.open_stream()
+        return self._stream.submit(frame), before
+
+    def switch(self, preset: str, backend: str = "auto") -> None:
+        """Open another engine beside this one and go over to it when it is ready; ``error`` says why it is not.
+
+        Raises UsageError for names that do not exist and while another switch is under way.
+        """
+        if preset not in self.presets():
+            raise UsageError(f"there is no engine '{preset}'", f"one of {', '.join(self.presets())}")
+        if backend not in ("auto", *BACKENDS):
+            raise UsageError(f"there is no backend '{backend}'", f"one of auto, {', '.join(BACKENDS)}")
+        with self._lock:
+            if self._opener is not None and self._opener.is_alive():
+                raise UsageError("another engine is just being opened", "try again in a moment")
+            self._opener = threading.Thread(
+                target=self._open, args=({**self._options, "preset": preset, "backend": backend},), daemon=True
+            )
+            self._opener.start()
+
+    def presets(self) -> list[str]:
+        """What ``switch`` takes: the presets that are installed, and the one that this began with."""
+        return list(dict.fromkeys((*available_presets(), self._first)))
+
+    def status(self) -> dict[str, Any]:
+        """JSON types."""
+        stats = self.figures()
+        return {
+            "preset": self._options["preset"],
+            "backend": self._options.get("backend", "auto"),
+            "name": self._deblurrer.engine.name,
+            "device": self._options.get("device", "auto"),
+            "strength": self.strength,
+            "ms": stats["stage_ms"].get("engine"),
+            "error": self.error,
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """What the Deblurrer in use has counted."""
+        with self._deblurrer.stats.lock:
+            return self._deblurrer.stats.as_dict()
+
+    def close(self) -> None:
+        """Free the engines. Idempotent."""
+        with self._lock:
+            self._closed = True
+            coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.close()
+        self._deblurrer.close()
+
+    def _open(self, options: dict[str, Any]) -> None:
+        try:
+            coming = Deblurrer(**options)
+        except CrispStreamError as error:
+            self.error = str(error)
+            _logger.error("engine %s: %s", options["preset"], error)
+            return
+        with self._lock:
+            if not self._closed:
+                coming.strength = self._deblurrer.strength
+                self._coming, self._options, self.error = coming, options, ""
+                _logger.info("engine: %s on %s", options["preset"], coming.engine.name)
+                return
+        coming.close()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sink behind a queue and a thread of its own: whatever it does, nobody waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from crispstream.errors import ClosedPipeError, CrispStreamError, UsageError
+from crispstream.live.addresses import masked
+from crispstream.live.backoff import Backoff
+from crispstream.live.figures import Latency
+from crispstream.live.protocol import LiveSink, Shot
+from crispstream.policy import BoundedQueue, Closed, Policy
+
+LONGEST_PAUSE = 30.0
+"""A full disk or a dead server is tried again this often."""
+SETTLED_SHOTS = 50
+
+_logger = logging.getLogger("crispstream.live")
+
+
+class Outlet:
+    """``make`` gives a sink, also after the one before has failed. ``capacity``: shots that may wait.
+
+    ``state``: "open", "waiting" (for the first shot), "failed" (and tried again), "closed" (for good). ``dropped``
+    counts the shots that the sink had no time for or that came while it was down.
+    """
+
+    def __init__(self, name: str, make: Callable[[], LiveSink], capacity: int) -> None:
+        self.name, self._make = name, make
+        self._queue: BoundedQueue[Shot] = BoundedQueue(capacity, Policy.NEWEST)
+        self._thread = threading.Thread(target=self._work, name=f"crispstream-sink-{name}", daemon=True)
+        self.state, self.error = "waiting", ""
+        self.frames = self._missed = 0
+        self.latency = Latency()
+        self.ended = threading.Event()
+        self.failure: CrispStreamError | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Shots that did not reach the sink."""
+        return self._queue.dropped + self._missed
+
+    def start(self) -> None:
+        """Begin to take shots."""
+        self._thread.start()
+
+    def offer(self, shot: Shot) -> None:
+        """Hand over a shot. Never waits."""
+        with suppress(Closed):
+            self._queue.put(shot)
+
+    def finish(self) -> None:
+        """Nothing more comes: write what waits, then close the sink. Does not wait for it."""
+        self._queue.close()
+
+    def join(self, seconds: float) -> bool:
+        """Whether the sink has closed within so many seconds."""
+        if self.ended.wait(max(0.0, seconds)):
+            return True
+        self.state, self.error = "failed", "stalled: did not close"
+        _logger.error("%s: stalled, left unfinished", self.name)
+        return False
+
+    def status(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "error": self.error,
+            "latency_ms": self.latency.recent(),
+        }
+
+    def _work(self) -> None:
+        sink: LiveSink | None = None
+        backoff, retry_at, since_failure = Backoff(LONGEST_PAUSE), 0.0, 0
+        try:
+            for shot in self._queue:
+                if monotonic() < retry_at:
+                    self._missed += 1
+                    continue
+                try:
+                    sink = sink or self._make()
+                    sink.write(shot)
+                except Exception as error:
+                    self._missed += 1
+                    _abort(sink)
+                    sink = None
+                    if isinstance(error, ClosedPipeError | UsageError):
+                        self._end_with(error)
+                        return
+                    pause = backoff.next()
+                    retry_at, since_failure = monotonic() + pause, 0
+                    self._fail(error, f"next try in {pause:.1f} s")
+                    continue
+                self.frames, since_failure = self.frames + 1, since_failure + 1
+                self.latency.add(monotonic() - shot.captured)
+                if since_failure == SETTLED_SHOTS:
+                    backoff.reset()
+                if self.state != "open":
+                    self.state, self.error = "open", ""
+                    _logger.info("%s: open", self.name)
+                del shot
+            if sink is not None:
+                try:
+                    sink.close()
+                except Exception as error:
+                    _abort(sink)
+                    self._fail(error, "unfinished")
+                    return
+            self.state = "closed" if self.state == "open" else self.state
+        finally:
+            self._queue.close()
+            self.ended.set()
+
+    def _end_with(self, error: CrispStreamError) -> None:
+        self.state, self.error = "closed", masked(str(error))
+        if isinstance(error, UsageError):
+            self.state, self.failure = "failed", error
+            _logger.error("%s: %s", self.name, self.error)
+        else:
+            _logger.info("%s: nobody looks any longer", self.name)
+
+    def _fail(self, error: Exception, consequence: str) -> None:
+        if not isinstance(error, CrispStreamError):
+            _logger.debug("%s", self.name, exc_info=error)
+        self.state, self.error = "failed", masked(str(error)) or type(error).__name__
+        _logger.error("%s: %s; %s", self.name, self.error, consequence)
+
+
+def _abort(sink: LiveSink | None) -> None:
+    if sink is not None:
+        try:
+            sink.abort()
+        except Exception:
+            _logger.debug("aborting %s", sink.name, exc_info=True)

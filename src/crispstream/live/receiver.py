@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames from a source that may fail, freeze or hang: reconnect, and go on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from crispstream.errors import UsageError
+from crispstream.frame import Frame
+from crispstream.live.addresses import masked
+from crispstream.live.backoff import Backoff
+from crispstream.live.figures import Rate
+from crispstream.live.protocol import CAPTURED, EndOfSource, LiveSource, Timeouts
+
+GRACE_SECONDS = 2.0
+"""What a source may need beyond its timeouts before it counts as stuck."""
+SETTLED_SECONDS = 10.0
+"""A connection that held so long begins the waiting anew."""
+MOST_STUCK = 4
+"""Threads that hang in foreign code are left behind; with so many of them no further connection is tried."""
+
+_logger = logging.getLogger("crispstream.live")
+
+
+class Receiver:
+    """Delivers the frames of one connection after the other: ``deliver(frame, captured)`` from a thread.
+
+    ``make`` gives a closed source, one for each connection; ``connections`` counts those that brought frames.
+    ``name`` has no credentials. Between ``start`` and ``stop``; ``ended`` is set when nothing more will come, and
+    ``failure`` is then why, if it is not the source's natural end.
+    """
+
+    def __init__(
+        self, name: str, make: Callable[[], LiveSource], deliver: Callable[[Frame, float], None], timeouts: Timeouts
+    ) -> None:
+        self.name, self._make, self._deliver, self._timeouts = name, make, deliver, timeouts
+        self._stop = threading.Event()
+        self._connection: _Connection | None = None
+        self._stuck: list[_Connection] = []
+        self._thread = threading.Thread(target=self._supervise, name="crispstream-receiver", daemon=True)
+        self.state, self.error = "connecting", ""
+        self.connections = self.reconnects = 0
+        self.size: tuple[int, int] | None = None
+        self.frames = Rate()
+        self.ended = threading.Event()
+        self.failure: Exception | None = None
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 2.0) -> None:
+        """No more frames; waits so long for the source to close and leaves it behind otherwise."""
+        self._stop.set()
+        self._thread.join(seconds + 1)
+        connection = self._connection
+        if connection is not None and not connection.done.wait(seconds):
+            _logger.warning("%s does not close: left behind", self.name)
+
+    def _supervise(self) -> None:
+        backoff = Backoff()
+        try:
+            while not self._stop.is_set():
+                since = monotonic()
+                error = self._connect_once()
+                if self._stop.is_set():
+                    break
+                if isinstance(error, EndOfSource):
+                    self.state = "ended"
+                    _logger.info("%s has ended", self.name)
+                    break
+                if isinstance(error, UsageError):
+                    self.state, self.error, self.failure = "ended", masked(str(error)), error
+                    break
+                if monotonic() - since > SETTLED_SECONDS:
+                    backoff.reset()
+                pause = backoff.next()
+                self.state, self.error = "reconnecting", masked(str(error))
+                _logger.warning("%s: %s; next try in %.1f s", self.name, self.error, pause)
+                self._stop.wait(pause)
+                self.reconnects += 1
+        finally:
+            self.ended.set()
+
+    def _connect_once(self) -> Exception:
+        """One connection until it ends, and what it ended with."""
+        self._stuck = [connection for connection in self._stuck if not connection.done.is_set()]
+        if len(self._stuck) >= MOST_STUCK:
+            return TimeoutError(f"{len(self._stuck)} connections hang and do not close")
+        connection = self._connection = _Connection(self._make(), self._take)
+        connection.start()
+        while not connection.done.wait(0.1):
+            if self._stop.is_set():
+                break
+            silent = monotonic() - connection.heard
+            if silent > GRACE_SECONDS + (self._timeouts.read if connection.frames else self._timeouts.open):
+                connection.cancel()
+                self._stuck.append(connection)
+                return TimeoutError(f"stuck: nothing for {silent:.1f} s")
+        connection.cancel()
+        return connection.error or TimeoutError("no frame")
+
+    def _take(self, frame: Frame, first: bool) -> None:
+        self.size, size = (frame.width, frame.height), self.size
+        self.connections += first
+        if first or size != self.size:
+            self.state, self.error = "live", ""
+            _logger.info("%s: %dx%d %s", self.name, *self.size, frame.format.name)
+        self.frames.add()
+        captured = frame.info.get(CAPTURED, monotonic())
+        self._deliver(frame, captured)
+
+
+class _Connection:
+    """A source and the thread that it lives in."""
+
+    def __init__(self, source: LiveSource, take: Callable[[Frame, bool], None]) -> None:
+        self._source, self._take = source, take
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._thread = threading.Thread(target=self._run, name="crispstream-source", daemon=True)
+        self.heard = monotonic()
+        self.frames = 0
+        self.error: Exception | None = None
+        self.done = threading.Event()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Not one frame more, from now on; the thread closes the source when it comes to it."""
+        with self._lock:
+            self._cancelled = True
+
+    def _run(self) -> None:
+        try:
+            self._source.open()
+            while not self._cancelled:
+                frame = self._source.read()
+                if frame is None:
+                    continue
+                with self._lock:  # what a cancelled connection still brings is of the past
+                    if self._cancelled:
+                        break
+                    self.heard = monotonic()
+                    self._take(frame, self.frames == 0)
+                    self.frames += 1
+                del frame
+        except Exception as error:
+            self.error = error
+        finally:
+            try:
+                self._source.close()
+            except Exception:
+                _logger.debug("closing %s", self._source.name, exc_info=True)
+            self.done.set()

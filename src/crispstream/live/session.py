@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A live stream from source to sinks: receive, deblur, hand out; latency stays flat and every drop is counted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any
+
+from crispstream.deblurrer import Deblurrer, Pending
+from crispstream.errors import CrispStreamError, EngineError
+from crispstream.frame import Frame
+from crispstream.gating import SLOTS
+from crispstream.live.engine import LiveEngine
+from crispstream.live.figures import Latency, Rate
+from crispstream.live.outlet import Outlet
+from crispstream.live.protocol import LiveSource, Shot, Timeouts
+from crispstream.live.receiver import Receiver
+from crispstream.policy import BoundedQueue, Closed, Policy
+
+WAITING_FRAMES = 2
+"""Two frames that a network delivers at once are both used. A third takes the oldest one's place, so that a frame waits
+for two others at most."""
+MOST_FAILURES = 10
+"""So many frames in a row that the engine fails on end the session: it will not get better by itself."""
+DRAIN_SECONDS = 10.0
+
+_logger = logging.getLogger("crispstream.live")
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    frame: Frame
+    captured: float
+    number: int
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A frame with the engine; ``before`` is the one to close once all earlier frames are done."""
+
+    arrival: _Arrival
+    pending: Pending
+    before: Deblurrer | None
+
+
+class LiveSession:
+    """``make`` gives a source for each connection; ``name`` is the source's, without credentials.
+
+    ``max_latency``: frames older than so many seconds when their turn comes are dropped (None: none for that).
+    ``run`` belongs to one thread, all else may be called from any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], LiveSource],
+        engine: LiveEngine,
+        outlets: Sequence[Outlet],
+        timeouts: Timeouts | None = None,
+        max_latency: float | None = None,
+    ) -> None:
+        self._engine, self._outlets, self._max_latency = engine, list(outlets), max_latency
+        self._receiver = Receiver(name, make, self._deliver, timeouts or Timeouts())
+        self._inbox: BoundedQueue[_Arrival] = BoundedQueue(WAITING_FRAMES, Policy.NEWEST)
+        self._under_way: BoundedQueue[_UnderWay] = BoundedQueue(SLOTS)
+        self._threads = [
+            threading.Thread(target=self._deblur, name="crispstream-deblur", daemon=True),
+            threading.Thread(target=self._hand_out, name="crispstream-results", daemon=True),
+        ]
+        self._stop = threading.Event()
+        self._started = monotonic()
+        self._drops: Counter[str] = Counter(late=0, failed=0)
+        self._results, self._latency = Rate(), Latency()
+        self._shares: tuple[float, float] | None = None
+        self._failures = 0
+        self._failure: CrispStreamError | None = None
+
+    def run(self, on_tick: Callable[[], None] | None = None, tick: float = 0.2) -> None:
+        """Until the source has ended, ``stop`` is called or every sink has closed; then what is under way is finished
+        and the sinks are closed. ``on_tick`` is called every ``tick`` seconds meanwhile, in this thread.
+
+        Raises what ended the session: UsageError, EngineError, or InputError where no frame ever came of a source that
+        has ended.
+        """
+        self._started = monotonic()
+        for outlet in self._outlets:
+            outlet.start()
+        for thread in self._threads:
+            thread.start()
+        self._receiver.start()
+        try:
+            while not self._stop.wait(tick):
+                if on_tick is not None:
+                    on_tick()
+                if self._receiver.ended.is_set() or (self._outlets and all(o.ended.is_set() for o in self._outlets)):
+                    break
+        finally:
+            self._finish()
+        failure = self._failure or self._receiver.failure
+        failure = failure or next((outlet.failure for outlet in self._outlets if outlet.failure), None)
+        if failure is not None:
+            raise failure
+
+    def stop(self) -> None:
+        """End ``run`` soon; from any thread or signal handler."""
+        self._stop.set()
+
+    def set_strength(self, value: float) -> None:
+        """Factor on the residual, 0 to 2, from the next frame on. Raises UsageError."""
+        self._engine.strength = value
+
+    def switch(self, preset: str, backend: str = "auto") -> None:
+        """Go over to another engine once it is open. Raises UsageError; other failures appear in ``status``."""
+        self._engine.switch(preset, backend)
+
+    def presets(self) -> list[str]:
+        """What ``switch`` takes."""
+        return self._engine.presets()
+
+    @property
+    def last_result(self) -> float | None:
+        """When the last frame was finished (``time.monotonic()``)."""
+        return self._results.last
+
+    def status(self) -> dict[str, Any]:
+        """Everything that is known, as JSON types; latencies in milliseconds over the last 10 s."""
+        receiver, engine = self._receiver, self._engine.figures()
+        width, height = receiver.size or (None, None)
+        person, blur = self._shares or (None, None)
+        return {
+            "uptime_s": round(monotonic() - self._started, 1),
+            "state": "stopping" if self._stop.is_set() else receiver.state,
+            "source": {
+                "name": receiver.name,
+                "state": receiver.state,
+                "reconnects": receiver.reconnects,
+                "error": receiver.error,
+                "width": width,
+                "height": height,
+                "fps": receiver.frames.per_second(),
+            },
+            "engine": self._engine.status(),
+            "frames": {"in": receiver.frames.count, "out": self._results.count},
+            "fps": {"in": receiver.frames.per_second(), "out": self._results.per_second()},
+            "latency_ms": self._latency.recent(),
+            "drops": {"newer": self._inbox.dropped, **self._drops},
+            "shares": {"person": person, "blur": blur},
+            "variants": engine["variants"],
+            "non_finite": engine["non_finite"],
+            "sinks": [outlet.status() for outlet in self._outlets],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """``status`` with the latencies of the whole session."""
+        whole = {"latency_ms": self._latency.overall()}
+        sinks = [{**outlet.status(), "latency_ms": outlet.latency.overall()} for outlet in self._outlets]
+        return {**self.status(), **whole, "sinks": sinks}
+
+    def _deliver(self, frame: Frame, captured: float) -> None:
+        with suppress(Closed):
+            self._inbox.put(_Arrival(frame, captured, self._receiver.frames.count - 1, self._receiver.connections))
+
+    def _deblur(self) -> None:
+        try:
+            connection = 0
+            for arrival in self._inbox:
+                if self._max_latency is not None and monotonic() - arrival.captured > self._max_latency:
+                    self._drops["late"] += 1
+                    continue
+                frame = arrival.frame
+                if arrival.connection != connection:  # its first frame may have been dropped
+                    frame, connection = replace(frame, discontinuity=True), arrival.connection
+                try:
+                    pending, before = self._engine.submit(frame)
+                except EngineError as error:
+                    self._failed(error)
+                    continue
+                self._under_way.put(_UnderWay(arrival, pending, before))
+                del arrival, frame, pending
+        except Closed:
+            pass
+        except Exception as error:
+            self._give_up(error)
+        finally:
+            self._inbox.close()
+            self._under_way.close()
+
+    def _hand_out(self) -> None:
+        try:
+            for item in self._under_way:
+                if item.before is not None:
+                    item.before.close()
+                try:
+                    after = item.pending.result()
+                except EngineError as error:
+                    self._failed(error)
+                    continue
+                self._failures = 0
+                head = item.pending.head()
+                if head is not None:
+                    self._shares = round(float(head[0].mean()), 4), round(float(head[1].mean()), 4)
+                arrival = item.arrival
+                self._latency.add(monotonic() - arrival.captured)
+                self._results.add()
+                shot = Shot(arrival.frame, after, arrival.captured, arrival.number, head)
+                for outlet in self._outlets:
+                    outlet.offer(shot)
+                del item, arrival, after, shot
+        except Exception as error:
+            self._give_up(error)
+        finally:
+            self._under_way.close()
+
+    def _failed(self, error: EngineError) -> None:
+        self._drops["failed"] += 1
+        self._failures += 1
+        if self._failures == 1:
+            _logger.error("the engine fails: %s", error)
+        if self._failures >= MOST_FAILURES:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        if self._failure is None:
+            known = error if isinstance(error, CrispStreamError) else None
+            self._failure = known or EngineError(f"{type(error).__name__}: {error}", "run again with --debug")
+            _logger.error("%s", self._failure, exc_info=None if known else error)
+        self._stop.set()
+
+    def _finish(self) -> None:
+        """Close from the source to the sinks, each with a limit of time: nothing that hangs holds up the rest."""
+        deadline = monotonic() + DRAIN_SECONDS
+        self._receiver.stop()
+        self._inbox.close()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.1, deadline - monotonic()))
+        for outlet in self._outlets:
+            outlet.finish()
+        for outlet in self._outlets:
+            outlet.join(deadline - monotonic())
+        self._engine.close()
