@@ -231,6 +231,7 @@ class LiveSession:
             known = error if isinstance(error, CrispStreamError) else None
             self._failure = known or EngineError(f"{type(error).__name__}: {error}", "run again with --debug")
             _logger.error("%s", self._failure, exc_info=None if known else error)
+        self._inbox.close()
         self._stop.set()
 
     def _finish(self) -> None:

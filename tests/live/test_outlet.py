@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sinks that stall, fail and die, and what the others notice of it: nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from stand_ins import KeepingSink, picture, wait_for
+
+from crispstream.errors import ClosedPipeError, OutputError, UsageError
+from crispstream.live import outlet as module
+from crispstream.live.outlet import Outlet
+from crispstream.live.protocol import Shot
+
+
+def shot(number: int) -> Shot:
+    return Shot(picture(number), picture(number + 1), time.monotonic(), number)
+
+
+class Made:
+    """An outlet over sinks made by ``acts``, one after the other; the last one again and again."""
+
+    def __init__(self, *acts: Callable[[Shot], None], capacity: int = 4) -> None:
+        self.sinks: list[KeepingSink] = []
+        self._acts = list(acts)
+        self.outlet = Outlet("file", self._make, capacity)
+        self.outlet.start()
+
+    def _make(self) -> KeepingSink:
+        self.sinks.append(KeepingSink(self._acts[min(len(self.sinks), len(self._acts) - 1)]))
+        return self.sinks[-1]
+
+
+def fine(_: Shot) -> None:
+    pass
+
+
+def broken(_: Shot) -> None:
+    raise OutputError("no space left on device: rtmp://user:secret@h/a/b")
+
+
+def test_shots_arrive_in_order_and_the_sink_is_closed() -> None:
+    made = Made(fine, capacity=100)
+    for i in range(50):
+        made.outlet.offer(shot(i))
+    made.outlet.finish()
+    assert made.outlet.join(5)
+    assert [s.number for s in made.sinks[0].shots] == list(range(50))
+    assert (made.sinks[0].closed, made.sinks[0].aborted) == (1, 0)
+    status = made.outlet.status()
+    assert (status["state"], status["frames"], status["dropped"]) == ("closed", 50, 0)
+    assert status["latency_ms"]["p50"] >= 0
+
+
+def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept() -> None:
+    free = threading.Event()
+    made = Made(lambda s: (free.wait(10), None)[1], capacity=3)
+    made.outlet.offer(shot(0))
+    wait_for(lambda: made.sinks)
+    since = time.monotonic()
+    for i in range(1, 101):
+        made.outlet.offer(shot(i))
+    assert time.monotonic() - since < 1
+    assert not made.outlet.join(0.1)
+    assert made.outlet.state == "failed" and "stalled" in made.outlet.error
+    free.set()
+    made.outlet.finish()
+    wait_for(made.outlet.ended.is_set)
+    assert [s.number for s in made.sinks[0].shots] == [0, 98, 99, 100]
+    assert made.outlet.dropped == 97
+
+
+def test_a_sink_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(module.Backoff, "next", lambda self: 0.05)
+    made = Made(broken, broken, fine)
+    for i in range(60):
+        made.outlet.offer(shot(i))
+        time.sleep(0.01)
+    made.outlet.finish()
+    assert made.outlet.join(5)
+    assert [sink.aborted for sink in made.sinks] == [1, 1, 0]
+    assert made.sinks[-1].closed == 1 and made.sinks[-1].shots
+    assert made.outlet.frames + made.outlet.dropped == 60
+    assert "no space left" in caplog.text and "secret" not in caplog.text
+
+
+def test_an_unforeseen_error_is_a_failure_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Backoff, "next", lambda self: 0.0)
+
+    def bug(_: Shot) -> None:
+        raise KeyError("x")
+
+    made = Made(bug, fine)
+    for i in range(3):
+        made.outlet.offer(shot(i))
+    wait_for(lambda: made.outlet.frames)
+    made.outlet.finish()
+    assert made.outlet.join(5)
+    assert made.outlet.state == "closed"
+
+
+@pytest.mark.parametrize(("error", "state"), [(ClosedPipeError("gone"), "closed"), (UsageError("no GUI"), "failed")])
+def test_what_cannot_get_better_is_not_tried_again(error: Exception, state: str) -> None:
+    def end(_: Shot) -> None:
+        raise error
+
+    made = Made(end, fine)
+    made.outlet.offer(shot(0))
+    wait_for(made.outlet.ended.is_set)
+    made.outlet.offer(shot(1))
+    assert made.outlet.state == state and len(made.sinks) == 1 and made.sinks[0].aborted == 1
+    assert made.outlet.failure is (error if state == "failed" else None)
+
+
+def test_a_sink_that_cannot_be_closed_is_aborted() -> None:
+    made = Made(fine)
+    made.outlet.offer(shot(0))
+    wait_for(lambda: made.sinks and made.sinks[0].shots)
+
+    def full() -> None:
+        raise OutputError("disk full")
+
+    made.sinks[0].close = full  # type: ignore[method-assign]
+    made.outlet.finish()
+    assert made.outlet.join(5)
+    assert made.outlet.state == "failed" and made.sinks[0].aborted == 1

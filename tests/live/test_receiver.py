@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that fail, end, hang and come back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from stand_ins import ScriptedSource, hang, lost, picture, wait_for
+
+from crispstream.errors import InputError, UsageError
+from crispstream.frame import Frame
+from crispstream.live import receiver as module
+from crispstream.live.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
+from crispstream.live.protocol import CAPTURED, Timeouts
+from crispstream.live.receiver import MOST_STUCK, Receiver
+
+SHORT = Timeouts(open=0.2, read=0.1)
+
+
+class Line:
+    """A receiver over scripted connections, and what it delivered."""
+
+    def __init__(self, *scripts: Iterator[Any], timeouts: Timeouts = SHORT) -> None:
+        self.made: list[ScriptedSource] = []
+        self.got: list[tuple[Frame, float]] = []
+        self._scripts = iter(scripts)
+        self.receiver = Receiver("camera", self._make, lambda f, at: self.got.append((f, at)), timeouts)
+        self.receiver.start()
+
+    def _make(self) -> ScriptedSource:
+        self.made.append(ScriptedSource(next(self._scripts, iter([lost()]))))
+        return self.made[-1]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Backoff, "next", lambda self: 0.01)
+
+
+def test_frames_until_the_source_ends() -> None:
+    line = Line(iter([picture(1), None, picture(2)]))
+    assert line.receiver.ended.wait(5)
+    assert [f.planes[0][0, 0, 0] for f, _ in line.got] == [1, 2]
+    assert line.receiver.state == "ended" and line.receiver.failure is None
+    assert line.made[0].closed == 1
+
+
+def test_a_lost_connection_is_made_again_and_secrets_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "crispstream.live")
+    line = Line(iter([picture(1), lost()]), iter([lost()]), iter([picture(2)]))
+    assert line.receiver.ended.wait(5)
+    assert [f.planes[0][0, 0, 0] for f, _ in line.got] == [1, 2]
+    assert (line.receiver.reconnects, line.receiver.connections) == (2, 2)
+    assert all(source.closed == 1 for source in line.made)
+    assert "the connection is lost" in caplog.text and "secret" not in caplog.text and "user" not in caplog.text
+
+
+def test_a_wrong_argument_is_not_tried_again() -> None:
+    line = Line(iter([UsageError("no such transport")]))
+    assert line.receiver.ended.wait(5)
+    assert isinstance(line.receiver.failure, UsageError) and len(line.made) == 1
+
+
+def test_any_exception_of_a_library_is_a_lost_connection() -> None:
+    line = Line(iter([ZeroDivisionError("in a driver")]), iter([picture(2)]))
+    assert line.receiver.ended.wait(5)
+    assert len(line.got) == 1
+
+
+def test_a_source_that_hangs_is_left_behind_and_its_late_frames_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
+    free = threading.Event()
+    line = Line(iter([picture(1), hang(free), picture(99)]), iter([picture(2), hang(free)]))
+    wait_for(lambda: len(line.got) == 2)
+    free.set()
+    wait_for(lambda: line.made[0].closed == 1)
+    line.receiver.stop()
+    assert [f.planes[0][0, 0, 0] for f, _ in line.got] == [1, 2], "what the first one still brought is of the past"
+
+
+def test_a_source_that_says_nothing_comes_within_its_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
+    quiet = ScriptedSource(iter([None] * 100_000))
+    line = Line(iter([picture(1), *[lambda: time.sleep(0.01)] * 1000]), iter([picture(2)]))
+    assert line.receiver.ended.wait(5)
+    assert len(line.got) == 2 and quiet.closed == 0
+    wait_for(lambda: line.made[0].closed == 1)
+
+
+def test_threads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.05)
+    free = threading.Event()
+    line = Line(*[iter([hang(free)]) for _ in range(20)], timeouts=Timeouts(0.05, 0.05))
+    wait_for(lambda: "do not close" in line.receiver.error)
+    assert len(line.made) == MOST_STUCK
+    free.set()
+    wait_for(lambda: len(line.made) > MOST_STUCK)
+    line.receiver.stop()
+    assert line.receiver.ended.wait(5)
+
+
+def test_stop_does_not_wait_for_a_source_that_hangs() -> None:
+    free = threading.Event()
+    line = Line(iter([picture(1), hang(free)]), timeouts=Timeouts(60, 60))
+    wait_for(lambda: line.got)
+    since = time.monotonic()
+    line.receiver.stop(0.2)
+    assert time.monotonic() - since < 2
+    free.set()
+
+
+def test_the_devices_own_capture_time_counts() -> None:
+    stamped = Frame(picture(1).planes, picture(1).format, info={CAPTURED: 12.5})
+    since = time.monotonic()
+    line = Line(iter([stamped, picture(2)]))
+    assert line.receiver.ended.wait(5)
+    assert line.got[0][1] == 12.5
+    assert since <= line.got[1][1] <= time.monotonic()
+
+
+def test_another_size_is_seen() -> None:
+    line = Line(iter([picture(1), picture(2, (32, 16))]))
+    assert line.receiver.ended.wait(5)
+    assert line.receiver.size == (32, 16)
+
+
+def test_a_fatal_signal_of_the_source_is_its_message() -> None:
+    line = Line(iter([InputError("no such camera")]), iter([None] * 3 + [lambda: time.sleep(0.3)]))
+    wait_for(lambda: line.receiver.error == "no such camera")
+    assert line.receiver.state == "reconnecting"
+    line.receiver.stop()
+
+
+def test_waits_double_up_to_three_seconds_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real one
+    waits = [[backoff.next() for _ in range(8)] for backoff in (Backoff(), Backoff())]
+    for one in waits:
+        for i, wait in enumerate(one):
+            longest = min(FIRST_SECONDS * 2**i, LONGEST_SECONDS)
+            assert longest / 2 <= wait <= longest
+    assert waits[0] != waits[1]
+    backoff = Backoff()
+    for _ in range(6):
+        backoff.next()
+    backoff.reset()
+    assert backoff.next() <= FIRST_SECONDS
