@@ -131,6 +131,26 @@ def test_what_cannot_be_compared(three: tuple[Path, Path, Path], tmp_path: Path)
     assert read(tmp_path / "mine.png").shape == (32, 96, 3)
 
 
+@pytest.mark.parametrize("output", ["x" * 300 + ".png", "none/out.png", "truth.png/out.png", "loop.png", "folder"])
+def test_an_output_that_cannot_be_reached_is_one_line(
+    three: tuple[Path, Path, Path],
+    tmp_path: Path,
+    output: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "folder").mkdir()
+    before, after, _ = map(str, three)
+    monkeypatch.setattr("sys.argv", ["crispstream", "compare", before, after, str(tmp_path / output)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert stopped.value.code == (UsageError if output == "folder" else OutputError).exit_code
+    assert out == "" and err.startswith("crispstream: error: ") and err.count("\n") == 1 and output.split("/")[0] in err
+    assert "--debug" not in err
+
+
 def test_the_command(
     three: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

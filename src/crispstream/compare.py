@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -15,12 +16,13 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from crispstream.convert import converted
-from crispstream.errors import InputError, UsageError
-from crispstream.files import check_input
+from crispstream.errors import InputError, OutputError, UsageError
+from crispstream.files import check_input, check_name
 from crispstream.frame import ColorSpec, Frame, PixelFormat, Range
 from crispstream.metrics import SSIM_MARGIN, psnr, ssim
 from crispstream.orientation import upright
 from crispstream.sheet import Picture, difference, side_by_side, split
+from crispstream.sinks.partial import sweep
 from crispstream.sinks.pictures import PictureSink
 from crispstream.sinks.video import VideoSink
 from crispstream.sources.pictures import PICTURE_SUFFIXES, PictureSource
@@ -58,6 +60,8 @@ def compare(
     if output is None and reference is None:
         raise UsageError("neither an output nor a reference is given", "name a file to write, or --reference PATH")
     paths = [path for path in (before, after, reference) if path is not None]
+    if output is not None:
+        check_name(output, OutputError)
     for path in paths:
         check_input(path)
         if path.is_dir():
@@ -115,6 +119,7 @@ def _sink(
         rate = source.rate if isinstance(source, VideoSource) else Fraction(25)
         sink = VideoSink(output, rate=rate, overwrite=overwrite)
     cleanup.callback(sink.abort)
+    sweep(Path(os.path.realpath(output)).parent)
     return sink
 
 

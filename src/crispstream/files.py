@@ -17,6 +17,7 @@ from crispstream.one_size import OneSizeSource
 from crispstream.pipeline import Pending, Processor, run_pipeline
 from crispstream.progress import make_progress
 from crispstream.report import RunReport
+from crispstream.sinks.partial import sweep
 from crispstream.sinks.pictures import PictureSink
 from crispstream.sources.pictures import PictureSource, list_pictures
 
@@ -70,7 +71,7 @@ def run(
     cut = Cut.between(start, end)
     wishes = Wishes(encoder, crf, speed, quality, overwrite, size, pixel_format, rate, allow_8bit, odd)
     with ExitStack() as cleanup:
-        if src.is_dir():
+        if os.path.isdir(src):
             if cut != Cut():
                 raise UsageError(f"{src} has no times", "--start and --end are for videos")
             targets = _picture_targets(src, dst, cleanup)
@@ -79,6 +80,8 @@ def run(
             ends = Ends(PictureSource(list(targets), keep_going=True), pictures, is_film=False, one_size=False)
         else:
             ends = open_ends(src, dst, wishes, cut, cleanup)
+        if dst != PIPE:
+            sweep(dst if dst.is_dir() else Path(os.path.realpath(dst)).parent)
         source, sink = ends.source, ends.sink
         display = make_progress(quiet=not progress)
         cleanup.callback(display.stop)
@@ -109,6 +112,7 @@ def run(
 def ends_of(src: str | os.PathLike[str], dst: str | os.PathLike[str]) -> tuple[Path, Path]:
     """The two paths, the output's with the input's name where it is a folder. Raises InputError and UsageError."""
     src, dst = Path(src), Path(dst)
+    check_name(src, InputError)
     check_name(dst, OutputError)
     if is_one_file(src):
         check_input(src)
@@ -139,6 +143,8 @@ def check_name(path: Path, kind: type[CrispStreamError]) -> None:
         pass
     except OSError as error:
         raise kind(f"{path} cannot be reached ({error.strerror})", "check the path and its permissions") from error
+    except ValueError as error:  # a zero in it
+        raise kind(f"{str(path)!r} is no name of a file") from error
 
 
 def check_input(src: Path) -> None:

@@ -18,6 +18,7 @@ from crispstream.lock import OutputLock
 from crispstream.record import JobRecord, hash_file, hash_settings
 from crispstream.report import RunReport
 from crispstream.sinks.encoders import choose
+from crispstream.sinks.partial import sweep
 from crispstream.sources.pictures import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES = (
@@ -126,6 +127,7 @@ class FolderJob:
         with ExitStack() as cleanup:
             cleanup.callback(OutputLock(self._dst).release)
             self._make_folder(cleanup)
+            sweep(self._dst)
             record = JobRecord(self._dst)
             deblurrer: files.FrameDeblurrer | None = None
             for number, task in enumerate(self.tasks(), 1):

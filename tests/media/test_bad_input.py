@@ -208,7 +208,7 @@ def test_output_folder_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*arguments: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("crispstream.sinks.partial.os.open", refuse)  # for the superuser nothing is read-only
+    monkeypatch.setattr("crispstream.sinks.partial.FileIO", refuse)  # for the superuser nothing is read-only
     assert "cannot write in" in str(refused(OutputError, tmp_path / "in.mp4", tmp_path / "out.mp4"))
 
 
@@ -254,6 +254,7 @@ def test_a_muxer_that_cannot_write_is_an_output_error(tmp_path: Path, monkeypatc
 
     def on_a_full_disk(self: PartialFile, path: Path, overwrite: bool = False) -> None:
         sink_file(self, path, overwrite)
+        self.temporary.unlink()
         self.temporary.symlink_to("/dev/full")
 
     monkeypatch.setattr(PartialFile, "__init__", on_a_full_disk)

@@ -3,50 +3,68 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import secrets
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from crispstream.errors import OutputError
 from crispstream.lock import OutputLock
 
+SUFFIX = ".crispstream.part"
+# Bytes of the output's name: a file name has 255 at most (NAME_MAX), 143 where names are encrypted (eCryptfs).
+_KEPT = 100
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in ``folder`` whose run was killed; those that are written right now stay."""
+    with suppress(OSError):
+        for left in [entry for entry in os.scandir(folder) if entry.name.endswith(SUFFIX)]:
+            with suppress(OSError), open(left, "r+b", buffering=0, opener=_as_it_lies) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(left)
+
+
+def _as_it_lies(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
 
 class PartialFile:
-    """A temporary name beside ``path``: write to ``temporary``, then ``commit`` renames it, ``discard`` removes it.
+    """A temporary file beside ``path``: write to ``temporary``, then ``commit`` renames it, ``discard`` removes it.
 
-    Raises OutputError at once when ``path`` cannot be written, is being written by another run, or exists and
-    ``overwrite`` is False.
+    It is locked as long as its run lives, which is how ``sweep`` knows. Raises OutputError at once when ``path`` cannot
+    be written, is being written by another run, or exists and ``overwrite`` is False.
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         # A symbolic link is followed, so that its target is replaced and not the link.
         self.path = Path(os.path.realpath(path))
         self._overwrite = overwrite
-        self.temporary = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}.part")
         self._check_target()
-        if not self.path.parent.is_dir():
+        if not os.path.isdir(self.path.parent):
             raise OutputError(f"the folder {self.path.parent} does not exist", f"mkdir -p '{self.path.parent}'")
+        self._lock = OutputLock(self.path)
         try:
             # Trying is the only test that knows about read-only file systems, quotas and access lists.
-            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            self.temporary.unlink()
+            self._file = _create(self.path)
         except OSError as error:
+            self._lock.release()
             raise OutputError(
                 f"cannot write in {self.path.parent} ({error.strerror})", "choose another output folder"
             ) from error
-        self._lock = OutputLock(self.path)
+        self.temporary = Path(os.fsdecode(self._file.name))
 
     def commit(self) -> None:
         """Flush to the disk and give the file its name. Raises OutputError; the temporary file is then gone too."""
         try:
             self._check_target()
-            with open(self.temporary, "rb") as file:
-                os.fsync(file.fileno())
+            os.fsync(self._file.fileno())
             self._rename()
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
-                with contextlib.suppress(OSError):  # some network file systems cannot
+                with suppress(OSError):  # some network file systems cannot
                     os.fsync(folder)
             finally:
                 os.close(folder)
@@ -56,11 +74,14 @@ class PartialFile:
         except OutputError:
             self.discard()
             raise
+        self._file.close()
         self._lock.release()
 
     def discard(self) -> None:
         """Remove the temporary file. Idempotent."""
-        self.temporary.unlink(missing_ok=True)
+        if not self._file.closed:
+            self.temporary.unlink(missing_ok=True)
+        self._file.close()
         self._lock.release()
 
     def _rename(self) -> None:
@@ -77,8 +98,20 @@ class PartialFile:
         os.replace(self.temporary, self.path)
 
     def _check_target(self) -> None:
-        if self.path.exists():
+        if os.path.exists(self.path):  # False, too, for a name that is too long, which trying tells
             if not self.path.is_file():
                 raise OutputError(f"{self.path} exists and is not a regular file")
             if not self._overwrite:
                 raise OutputError(f"{self.path} exists", "use --overwrite to replace it")
+
+
+def _create(path: Path) -> FileIO:
+    """A new file beside ``path``, locked. Raises OSError."""
+    stem = os.fsencode(path.name)[:_KEPT].decode("utf-8", "ignore")
+    while True:
+        file = FileIO(path.with_name(f".{stem}.{secrets.token_hex(4)}{SUFFIX}"), "x")
+        with suppress(OSError):  # some network file systems know no locks: there nothing is swept
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.path.exists(file.name):  # not swept between creation and lock
+            return file
+        file.close()
