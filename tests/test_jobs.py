@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,11 @@ class Copies:
 
     def __init__(self) -> None:
         self.frames = 0
+        self.hook: Callable[[int], object] = lambda frames: None
 
     def submit(self, frame: Frame) -> Copies:
         self.frames += 1
+        self.hook(self.frames)
         self._frame = frame
         return self
 
@@ -148,25 +153,89 @@ def test_an_interrupted_film_is_done_again(folder: Path, deblurrer: Copies, monk
     assert len(names(do(folder))) == 4
 
 
-def test_a_film_that_ends_early_is_ours_and_done_again(folder: Path, deblurrer: Copies) -> None:
-    parts = []
-    for width in (64, 96):
-        path = folder / f"{width}.ts"
+def film(path: Path, *widths: int) -> Path:
+    """Ten frames of each width, one after the other; .ts for more than one."""
+    pieces = []
+    for width in widths:
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
-            container.mux(stream.encode(av.VideoFrame(width, 48, "yuv420p")))
+            for _ in range(10):
+                container.mux(stream.encode(av.VideoFrame(width, 48, "yuv420p")))
             container.mux(stream.encode())
-        parts.append(path.read_bytes())
-        path.unlink()
-    (folder / "two.ts").write_bytes(b"".join(parts))
+        pieces.append(path.read_bytes())
+    path.write_bytes(b"".join(pieces))
+    return path
+
+
+def frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_film_that_ends_early_is_ours_and_done_again(folder: Path, deblurrer: Copies) -> None:
+    film(folder / "two.ts", 64, 96)
     for _ in range(2):
         report = do(folder)
         assert report.exit_code == InputError.exit_code
         assert [name for name, _ in report.failed] == ["two.ts"] and "the output ends there" in report.failed[0][1]
-        assert (folder.parent / "out" / "two.ts").stat().st_size > 0
-    (folder / "two.ts").write_bytes(parts[0])
+        assert frames(folder.parent / "out" / "two.ts") == 10
+    film(folder / "two.ts", 64)
     assert names(do(folder)) == ["two.ts"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_another_size_and_then_ctrl_c(
+    folder: Path,
+    deblurrer: Copies,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    film(folder / "a.ts", 64, 96)
+    film(folder / "b.mp4", 64)
+    film(folder / "c.mp4", 64)
+    out = folder.parent / "out"
+    deblurrer.hook = lambda frames: os.kill(os.getpid(), number) if frames == 13 else None  # the third of b.mp4
+    monkeypatch.setattr("sys.argv", ["crispstream", "run", str(folder), str(out), "--json"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    report = json.loads(capsys.readouterr().out)
+    assert stopped.value.code == 130 and report["interrupted"] and report["exit_code"] == InputError.exit_code
+    assert [name for name, _ in report["failed"]] == ["a.ts"] and len(report["files"]) == 1
+    assert frames(out / "a.ts") == 10 and 3 <= frames(out / "b.mp4") < 10 and not (out / "c.mp4").exists()
+    deblurrer.hook = lambda frames: None
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    again = json.loads(capsys.readouterr().out)
+    assert stopped.value.code == 3 and [Path(one["input"]).name for one in again["files"]] == ["b.mp4", "c.mp4"]
+    assert again["unchanged"] == [] and [name for name, _ in again["failed"]] == ["a.ts"]
+    assert (frames(out / "b.mp4"), frames(out / "c.mp4")) == (10, 10)
+    film(folder / "a.ts", 64)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0 and json.loads(capsys.readouterr().out)["unchanged"] == ["b.mp4", "c.mp4"]
+
+
+def test_ctrl_c_while_a_film_ends_early_ends_the_job(folder: Path, deblurrer: Copies) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    film(folder / "a.ts", 64, 96)
+    film(folder / "b.mp4", 64)
+
+    def press(frames: int) -> None:
+        if frames == 10:  # the last one before the other size, which has been read by now
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    deblurrer.hook = press
+    report = do(folder)
+    assert report.interrupted and names(report) == ["a.ts"] and deblurrer.frames == 10
+    deblurrer.hook = lambda frames: None
+    again = do(folder)
+    assert (names(again), [name for name, _ in again.failed]) == (["b.mp4"], ["a.ts"])
 
 
 def test_a_damaged_record_costs_work_only(folder: Path, deblurrer: Copies) -> None:

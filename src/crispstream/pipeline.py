@@ -95,7 +95,8 @@ def run_pipeline(
     anywhere stops all stages, aborts the sinks and is raised here, once. The first SIGINT or SIGTERM (main thread only)
     stops reading, and what is in flight is finished: ``interrupted`` is then True. A second one, or a sink that is held
     up by others, raises KeyboardInterrupt and the sinks are aborted; later ones are ignored until that is done.
-    EarlyEndError from the source is raised after the frames before it are written and the sinks are closed.
+    EarlyEndError from the source is raised after the frames before it are written and the sinks are closed, unless the
+    user wanted to stop.
     Raises InputError when the source has no frame at all.
     """
     stats = PipelineStats()
@@ -136,7 +137,7 @@ def run_pipeline(
     stats.seconds = perf_counter() - started
     if failure is not None:
         raise failure
-    if stats.ended_early is not None:
+    if stats.ended_early is not None and not stats.interrupted:
         raise stats.ended_early
     if stats.frames_out == 0 and not stats.interrupted:
         raise InputError("the input holds no frame that can be decoded")
