@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
+import signal
 import sys
 import traceback
+import warnings
 from typing import Annotated, TextIO
 
 import typer
@@ -60,6 +63,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that no encoding can say
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is cleared up, as after Ctrl-C
+    quiet_libraries()
     if VARIABLE in os.environ:  # a shell asks
         completion_init()
     arguments = sys.argv[1:] or ["--help"]
@@ -82,6 +88,13 @@ def main() -> None:
     if result == INTERRUPTED:
         _fail("interrupted", "", INTERRUPTED, as_json)
     sys.exit(result or 0)
+
+
+def quiet_libraries() -> None:
+    """Keep what Pillow says about its own insides, in several lines, off standard error."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _print(text: str) -> int:

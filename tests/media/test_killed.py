@@ -119,6 +119,31 @@ def test_what_is_being_written_stays(tmp_path: Path) -> None:
     sweep(tmp_path / "none")
 
 
+OPENING = """
+    import time
+    from crispstream import cli, files
+
+    def opens(given, options):
+        print("now", flush=True)
+        time.sleep(600)
+
+    files.open_deblurrer = opens
+    cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_frame_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    write_clip(tmp_path / "in.mp4", frames=3)
+    command = [sys.executable, "-c", textwrap.dedent(OPENING), "run", str(tmp_path / "in.mp4"), str(tmp_path / "o.mp4")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"now\n" and len(partial(tmp_path)) == 1
+        process.send_signal(number)
+        assert process.wait(30) == 130 and process.stderr.read() == b"crispstream: error: interrupted\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
 def test_names_as_long_as_the_system_takes(tmp_path: Path) -> None:
     for name in ("x" * 251 + ".mp4", "é" * 125 + ".mkv"):
         run(write_clip(tmp_path / "in.mp4", frames=2), tmp_path / name, deblurrer=Identity())
