@@ -15,20 +15,24 @@ if TYPE_CHECKING:
     from crispstream.errors import CrispStreamError
     from crispstream.files import run
     from crispstream.frame import ColorSpec, Frame, PixelFormat
+    from crispstream.policy import Policy
+    from crispstream.pool import DeblurrerPool
 
 # ONNX Runtime sends usage events to its maker unless told not to before it is imported. Nobody who deblurs a camera
 # expects that; who wants it sets the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["ColorSpec", "CrispStreamError", "Deblurrer", "Frame", "PixelFormat", "run"]
+__all__ = ["ColorSpec", "CrispStreamError", "Deblurrer", "DeblurrerPool", "Frame", "PixelFormat", "Policy", "run"]
 
 _MODULE_OF = {
     "ColorSpec": "frame",
     "CrispStreamError": "errors",
     "Deblurrer": "deblurrer",
+    "DeblurrerPool": "pool",
     "Frame": "frame",
     "PixelFormat": "frame",
+    "Policy": "policy",
     "run": "files",
 }
 
