@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that cost nothing for long: too many, without a request, or with an answer that nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from crispstream.preview.security import HEADERS
+
+
+class _Full(asyncio.Protocol):
+    """Says that there is no room, and hangs up."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        body = json.dumps({"error": "too many connections: close a page or try again later"}).encode() + b"\n"
+        lines = ["HTTP/1.1 503 Service Unavailable", *(f"{name}: {value}" for name, value in HEADERS.items())]
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "", ""]
+        transport.write("\r\n".join(lines).encode() + body)
+        transport.close()
+
+
+@dataclass
+class _Watched:
+    """One connection; times of the loop's clock. ``since``: when it began to wait for us to act."""
+
+    since: float
+    began: bool = False
+    viewer: bool = False
+    unread: int = 0
+
+
+class Connections:
+    """Makes a protocol for each connection, at most ``most`` at once.
+
+    ``patience``: seconds for the head of the first request, and until something of an answer is read.
+    """
+
+    def __init__(self, server: web.Server, most: int, patience: float) -> None:
+        self._server, self._most, self._patience = server, most, patience
+        self._watched: dict[web.RequestHandler, _Watched] = {}
+
+    def __call__(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        if len(self._server.connections) >= self._most:
+            return _Full()
+        protocol = self._server()
+        self._watched[protocol] = _Watched(asyncio.get_running_loop().time())
+        return protocol
+
+    def began(self, request: web.Request) -> None:
+        """The head of a request is complete; aiohttp closes what is idle between requests, and we what stops reading.
+
+        Viewers are watched by themselves.
+        """
+        watched = self._watched[request.protocol]
+        watched.began, watched.viewer = True, hdrs.UPGRADE in request.headers
+
+    async def run(self) -> None:
+        """Close what waits for too long, for ever."""
+        while True:
+            await asyncio.sleep(self._patience / 4)
+            now = asyncio.get_running_loop().time()
+            self._watched = {p: self._watched[p] for p in self._server.connections}
+            for protocol, watched in self._watched.items():
+                transport = protocol.transport
+                if not isinstance(transport, asyncio.WriteTransport) or watched.viewer:
+                    continue
+                unread = transport.get_write_buffer_size()
+                if watched.began and (unread == 0 or unread < watched.unread):
+                    watched.since = now
+                watched.unread = unread
+                if now - watched.since > self._patience:
+                    transport.abort()
