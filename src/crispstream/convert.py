@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
@@ -63,6 +65,47 @@ def to_direct(picture: VideoFrame, full_range: bool, reformatter: VideoReformatt
     target = _target(picture.format)
     return reformatter.reformat(
         picture, format=target, src_color_range=code_range, dst_color_range=code_range, threads=1
+    )
+
+
+def tags_of(picture: VideoFrame, chroma_location: int, sample_aspect_ratio: Fraction | None) -> VideoTags:
+    """What a decoded picture says of itself, and what only its stream says: siting and pixel aspect."""
+    color_range = int(picture.color_range)
+    if color_range == 0 and picture.format.name.startswith(("yuvj", "gray")):
+        color_range = 2  # what FFmpeg takes these formats for
+    matrix = np.frombuffer(side_data(picture, "DISPLAYMATRIX") or b"", np.int32)
+    return VideoTags(
+        matrix=int(picture.colorspace),
+        range=color_range,
+        primaries=int(picture.color_primaries),
+        transfer=int(picture.color_trc),
+        chroma_location=chroma_location,
+        sample_aspect_ratio=sample_aspect_ratio or None,
+        display_matrix=tuple(int(x) for x in matrix) if matrix.size == 9 else None,
+    )
+
+
+def side_data(picture: VideoFrame, kind: str) -> bytes | None:
+    """Side data of a picture by FFmpeg's name; None where there is none."""
+    try:
+        return bytes(picture.side_data[kind])  # type: ignore[literal-required]
+    except (KeyError, ValueError):  # ValueError: side data of a kind that PyAV does not know
+        return None
+
+
+def frame_of(picture: VideoFrame, tags: VideoTags, reformatter: VideoReformatter, discontinuity: bool = False) -> Frame:
+    """A decoded picture as a frame that carries ``tags``; read-only views where one of our formats fits."""
+    picture = to_direct(picture, tags.range == 2, reformatter)
+    pixel_format = DIRECT[picture.format.name]
+    return Frame(
+        planes=planes_of(picture),
+        format=pixel_format,
+        color=tags.color(picture.height) if pixel_format.is_yuv else ColorSpec(range=Range.FULL),
+        pts=picture.pts,
+        time_base=picture.time_base,
+        duration=picture.duration or None,
+        discontinuity=discontinuity,
+        info={"video_tags": tags},
     )
 
 

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files in real time, and standard input, as live sources."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from crispstream.errors import InputError
+from crispstream.frame import Frame
+from crispstream.live.protocol import CAPTURED, EndOfSource, Timeouts
+from crispstream.sources.pacer import Pacer, wait_until
+from crispstream.sources.raw import STANDARD_INPUT, RawLayout, RawSource
+
+
+class Film(Protocol):
+    """What VideoSource and its like have in common."""
+
+    def __iter__(self) -> Iterator[Frame | None]: ...
+
+    def close(self) -> None: ...
+
+
+class PacedSource:
+    """A film in real time: every frame when its presentation time says, CAPTURED is when it was due.
+
+    ``make`` opens the film and raises InputError. With ``loop`` it is opened again after its last frame, and times go
+    on where they ended; without it EndOfSource is raised there.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Film], loop: bool = False) -> None:
+        self.name, self._make, self._loop = name, make, loop
+        self._film: Film | None = None
+        self._frames: Iterator[Frame | None] = iter(())
+        self._pacer = Pacer()
+        self._held: tuple[Frame, float] | None = None
+        self._begun = False
+        self._shift = self._end = 0
+
+    def open(self) -> None:
+        """Open the film. Raises InputError."""
+        self._film = self._make()
+        self._frames = iter(self._film)
+        self._begun = False
+
+    def read(self) -> Frame | None:
+        """The next frame when it is due, None where that is more than POLL_SECONDS away. Raises EndOfSource."""
+        if self._held is None:
+            frame = self._next()
+            if frame is None:
+                return None
+            seconds = frame.seconds
+            if seconds is None:
+                raise EndOfSource(f"{self.name} has frames without a time: it cannot be played in real time")
+            self._held = frame, self._pacer.due(seconds)
+        frame, moment = self._held
+        if not wait_until(moment):
+            return None
+        self._held = None
+        return replace(frame, info={**frame.info, CAPTURED: moment})
+
+    def close(self) -> None:
+        """Close the film. Idempotent."""
+        if self._film is not None:
+            self._film.close()
+            self._film = None
+        self._frames, self._held = iter(()), None
+
+    def _next(self) -> Frame | None:
+        """The film's next frame, in times that only grow."""
+        again = False
+        try:
+            frame = next(self._frames)
+        except StopIteration:
+            if not self._loop or not self._begun:
+                raise EndOfSource(f"{self.name} has ended") from None
+            again = True
+            self._shift = self._end
+            self.close()
+            self.open()
+            frame = next(self._frames, None)
+        if frame is None or frame.pts is None:
+            return frame
+        if not self._begun:
+            self._begun = True
+            if again:
+                self._shift -= frame.pts
+        pts = frame.pts + self._shift
+        self._end = pts + (frame.duration or max(1, pts - self._end))
+        return replace(frame, pts=pts, discontinuity=frame.discontinuity or again)
+
+
+class StdinSource:
+    """Raw frames or yuv4mpeg on standard input, as they come; CAPTURED is left to who reads.
+
+    ``layout`` as for RawSource. A pipe cannot be begun anew: whatever is wrong with it after its beginning is
+    EndOfSource, with the reason as its text.
+    """
+
+    name = STANDARD_INPUT
+
+    def __init__(self, layout: RawLayout | None, timeouts: Timeouts) -> None:
+        self._layout, self._timeouts = layout, timeouts
+        self._source: RawSource | None = None
+        self._frames: Iterator[Frame | None] = iter(())
+
+    def open(self) -> None:
+        """Wait for the first byte and read what stands before the frames. Raises InputError and UsageError."""
+        # Nothing is taken from a silent pipe, so that it can be opened again.
+        if not select.select([0], [], [], self._timeouts.open)[0]:
+            raise InputError(f"nothing came on {self.name} for {self._timeouts.open:g} s", "is the sender running?")
+        try:
+            self._source = RawSource(None, self._layout)
+        except InputError as error:
+            raise EndOfSource(str(error), error.hint) from error
+        self._frames = iter(self._source)
+
+    def read(self) -> Frame | None:
+        """The next frame, None where the pipe is silent. Raises EndOfSource."""
+        try:
+            return next(self._frames)
+        except StopIteration:
+            raise EndOfSource(f"{self.name} has ended") from None
+        except InputError as error:
+            raise EndOfSource(str(error), error.hint) from error
+
+    def close(self) -> None:
+        """Let go of the pipe, which stays open. Idempotent."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        self._frames = iter(())
