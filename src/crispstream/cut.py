@@ -16,7 +16,8 @@ _INTERLEAVED = 10
 
 def parse_time(text: str) -> Fraction:
     """Seconds from "12.5", "1:02.5" or "1:00:02.5". Raises UsageError."""
-    match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?|\.\d+)", text)
+    # Twelve digits are enough for any film; Python itself refuses to read some thousands.
+    match = re.fullmatch(r"(?a:(?:(?:(\d{1,12}):)?([0-5]?\d):)?(\d{1,12}(?:\.\d{1,30})?|\.\d{1,30}))", text)
     if match is None or (match[2] is not None and Fraction(match[3]) >= 60):
         raise UsageError(f"'{text}' is not a time", "seconds or H:MM:SS, such as 12.5 or 1:02.5")
     return 3600 * int(match[1] or 0) + 60 * int(match[2] or 0) + Fraction(match[3])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def _pictures(src: Path, dst: Path, wishes: Wishes, to_film: bool, cleanup: Exit
     if twice is not None:
         raise UsageError(f"several pictures would become {twice}", "number them: out_%04d.png")
     for path in targets.values():
-        if path.exists() and any(path.samefile(other) for other in found.values()):
+        if os.path.exists(path) and any(path.samefile(other) for other in found.values()):
             raise UsageError(f"the output {path} is an input", "choose another name")
     sink = PictureSink(targets, quality=wishes.quality, overwrite=wishes.overwrite)
     cleanup.callback(sink.abort)

@@ -24,7 +24,11 @@ SCHEMA = 1
 FILE_NAME = "manifest.json"
 PARTS = ("encoder", "foreground", "background")
 DTYPES = ("float32", "float16")
+NO_FIELD = (KeyError, TypeError, ValueError, OverflowError)
+"""What reading the fields of a JSON file raises where one is not what it should be."""
 TENSORS = ("packed", "features0", "features1", "features2", "head", "residual")
+_LONGEST = 500
+_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,29 +163,44 @@ def read_json(path: Path, hint: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=no_constant)
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}", hint) from None
-    except ValueError as error:
-        raise EngineError(f"{path} is damaged: {error}", hint) from None
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error, hint) from None
+
+
+def damaged(path: Path, error: Exception, hint: str) -> EngineError:
+    """What is said of a JSON file that ``error`` was found in."""
+    what = f"has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return EngineError(f"{path} is damaged: {what[:_SHOWN]}", hint)
+
+
+def check_schema(path: Path, fields: Any, wanted: int, hint: str) -> None:
+    """Raise EngineError where a JSON file is no object of that ``schema``."""
+    found = fields.get("schema") if isinstance(fields, dict) else None
+    if type(found) is not int or found != wanted:
+        shown = type(found).__name__ if isinstance(found, (list, dict)) else repr(found)[:_SHOWN]
+        raise EngineError(f"{path} has schema {shown}, this version reads {wanted}", hint)
 
 
 def _parse(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     hint = _rebuild(folder.name if folder.name in PRESETS else "PRESET", folder)
     fields = read_json(path, hint)
-    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
-        found = fields.get("schema") if isinstance(fields, dict) else None
-        raise EngineError(f"{path} has manifest schema {found}, this version reads {SCHEMA}", hint)
+    check_schema(path, fields, SCHEMA, hint)
     try:
         return _manifest(folder, fields)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-        raise EngineError(f"{path} is damaged: {what}", hint) from None
+    except NO_FIELD as error:
+        raise damaged(path, error, hint) from None
 
 
 def one_field(fields: dict[str, Any], name: str, kind: type) -> Any:
-    """The field of that name. Raises KeyError where there is none, TypeError where it is not of that ``kind``."""
-    if type(fields[name]) is not kind:
+    """The field of that name. Raises KeyError where there is none, TypeError where it is not of that ``kind``, and
+    ValueError for a text that could not be shown in a message."""
+    value = fields[name]
+    if type(value) is not kind:
         raise TypeError(f"'{name}' is not {kind.__name__}")
-    return fields[name]
+    if isinstance(value, str) and not (len(value) <= _LONGEST and value.isprintable()):
+        raise ValueError(f"'{name}' is no short plain text")
+    return value
 
 
 def file_field(entry: dict[str, Any]) -> File:

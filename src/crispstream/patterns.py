@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 
 from crispstream.errors import InputError
 
-_NUMBER = re.compile(r"%(0?)(\d*)d")
+_NUMBER = re.compile(r"%(0?)([0-9]{0,3})d")  # no name has a number of a thousand digits
 
 
 def is_numbered(path: Path) -> bool:
@@ -19,7 +20,7 @@ def is_numbered(path: Path) -> bool:
 
 def is_pattern(path: Path) -> bool:
     """Whether the path means several files: no such file exists, and its name has ``%d`` or it has ``* ? [``."""
-    return (is_numbered(path) or glob.has_magic(str(path))) and not path.exists()
+    return (is_numbered(path) or glob.has_magic(str(path))) and not os.path.exists(path)
 
 
 def nth(pattern: Path, number: int) -> Path:
@@ -55,4 +56,4 @@ def find_pictures(pattern: Path) -> tuple[dict[int, Path], list[str]]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+    return list(folder.iterdir()) if os.path.isdir(folder) else []

@@ -18,7 +18,19 @@ from typing import Any, Literal, TypeAlias
 
 from crispstream.cache import cache_folder, replace_files
 from crispstream.errors import EngineError
-from crispstream.manifest import PARTS, TENSORS, Manifest, Tensor, file_field, one_field, read_json, sha256
+from crispstream.manifest import (
+    NO_FIELD,
+    PARTS,
+    TENSORS,
+    Manifest,
+    Tensor,
+    check_schema,
+    damaged,
+    file_field,
+    one_field,
+    read_json,
+    sha256,
+)
 
 SCHEMA = 1
 """Goes up when this file's fields change, and when the toolchain makes other plans from the same graphs."""
@@ -198,14 +210,11 @@ def load(folder: Path) -> Plan:
     path = folder / FILE_NAME
     hint = f"remove {folder} and build again: crispstream build --help"
     fields = read_json(path, hint)
-    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
-        found = fields.get("schema") if isinstance(fields, dict) else None
-        raise EngineError(f"{path} has schema {found}, this version reads {SCHEMA}", hint)
+    check_schema(path, fields, SCHEMA, hint)
     try:
         return _plan(folder, fields)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-        raise EngineError(f"{path} is damaged: {what}", hint) from None
+    except NO_FIELD as error:
+        raise damaged(path, error, hint) from None
 
 
 def size_text(size: Size) -> str:
@@ -230,9 +239,7 @@ def _plan(folder: Path, fields: dict[str, Any]) -> Plan:
         return one_field(within, name, kind)
 
     def texts(name: str) -> tuple[str, ...]:
-        if any(type(text) is not str for text in one(name, list)):
-            raise TypeError(f"'{name}' does not hold texts")
-        return tuple(fields[name])
+        return tuple(one(name, str, {name: text}) for text in one(name, list))
 
     def pair(name: str, within: dict[str, Any]) -> tuple[int, int]:
         if [type(n) for n in one(name, list, within)] != [int, int]:

@@ -16,7 +16,19 @@ from typing import Any
 from crispstream import cpu
 from crispstream.cache import cache_folder, replace_files
 from crispstream.errors import EngineError
-from crispstream.manifest import PARTS, File, Manifest, Tensor, file_field, one_field, read_json, sha256
+from crispstream.manifest import (
+    NO_FIELD,
+    PARTS,
+    File,
+    Manifest,
+    Tensor,
+    check_schema,
+    damaged,
+    file_field,
+    one_field,
+    read_json,
+    sha256,
+)
 
 SCHEMA = 1
 """Goes up when this file's fields change, and when the toolchain makes other INT8 graphs from the same weights."""
@@ -89,14 +101,11 @@ def load(engine: Manifest) -> Quantised:
     if not (folder / FILE_NAME).exists():
         raise EngineError(f"no INT8 graphs of {engine.preset} were built for its weights", hint)
     fields = read_json(folder / FILE_NAME, hint)
-    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
-        found = fields.get("schema") if isinstance(fields, dict) else None
-        raise EngineError(f"{folder / FILE_NAME} has schema {found}, this version reads {SCHEMA}", hint)
+    check_schema(folder / FILE_NAME, fields, SCHEMA, hint)
     try:
         made = _quantised(folder, fields)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-        raise EngineError(f"{folder / FILE_NAME} is damaged: {what}", hint) from None
+    except NO_FIELD as error:
+        raise damaged(folder / FILE_NAME, error, hint) from None
     if made.weights != engine.weights.sha256:
         message = f"{folder} was made from the weights {made.weights[:16]}..., this engine has another set"
         raise EngineError(message, hint)

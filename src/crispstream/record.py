@@ -37,7 +37,7 @@ class JobRecord:
         self._entries: dict[str, Entry] = {}
         with suppress(OSError):
             for line in self._path.read_bytes().splitlines():
-                with suppress(ValueError, TypeError, KeyError, AttributeError):
+                with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     values = json.loads(line)
                     name = values.pop("output")
                     self._entries[name] = Entry(**values)

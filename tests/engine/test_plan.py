@@ -180,7 +180,7 @@ def set_field(text: str, *path: str, value: object) -> str:
         (lambda text: set_field(text, "tensors", "head", "layout", value="CHW32"), "'head' is float16 CHW32"),
         (lambda text: set_field(text, "profile", "maximum", value=[1280]), "'maximum' is not two numbers"),
         (lambda text: set_field(text, "gpu", "name", value=1), "'name' is not str"),
-        (lambda text: set_field(text, "flags", value=[1]), "'flags' does not hold texts"),
+        (lambda text: set_field(text, "flags", value=[1]), "'flags' is not str"),
     ],
 )
 def test_damaged_manifest_is_a_reason(engine: Manifest, change: Any, words: str) -> None:

@@ -38,7 +38,8 @@ def open_graph(
     values = [ort.OrtValue.ortvalue_from_numpy(value) for value in (weights or {}).values()]
     options.add_external_initializers(list(weights or {}), values)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Without fallback: it prints on standard output, and there is nothing to fall back to.
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         message = f"ONNX Runtime {ort.__version__} cannot load {path}: {error}"
         raise EngineError(message, "try --engine-backend torch, or install another onnxruntime") from error

@@ -72,6 +72,8 @@ class RawSink:
         self.encoder_name = "yuv4mpeg" if pixel_format is None else "rawvideo"
         self._partial = None if path is None else PartialFile(path, overwrite)
         self._file = claim_standard_output() if self._partial is None else FileIO(self._partial.temporary, "wb")
+        if self._file.closed:
+            raise OutputError(f"{STANDARD_OUTPUT} was closed by a run before this one")
         # A pipe that blocks and has room has it for this many bytes (pipe(7)).
         self._most = select.PIPE_BUF if self._partial is None and os.get_blocking(self._file.fileno()) else 1 << 20
         self._room = select.poll()

@@ -70,8 +70,8 @@ class Remuxer:
                 copy.disposition = stream.disposition
                 self._copies[stream.index] = copy
                 self.copied.append(_title(stream))
-            elif output.format.name == "matroska" and _is_cover(stream) and stream.name in _PICTURES:
-                output.add_attachment(*_PICTURES[stream.name], self._cover(stream.index))
+            elif output.format.name == "matroska" and _is_cover(stream) and _codec(stream) in _PICTURES:
+                output.add_attachment(*_PICTURES[_codec(stream)], self._cover(stream.index))
                 self.copied.append(_title(stream))
             elif not self._is_rebuilt(output, stream):
                 self.skipped.append(f"{_title(stream)}: {output.format.name} cannot hold it")
@@ -106,7 +106,7 @@ class Remuxer:
             if time is not None and due is not None and due > time:
                 return
             packet.stream = self._copies[packet.stream_index]
-            if not (packet.stream.name == "mov_text" and bytes(packet) == _NO_TEXT):
+            if not (_codec(packet.stream) == "mov_text" and bytes(packet) == _NO_TEXT):
                 try:
                     output.mux_one(packet)
                 except av.ArgumentError:  # time runs backwards in some recordings; muxers refuse such packets
@@ -160,7 +160,7 @@ class Remuxer:
         if stream.type != "data":
             return False
         is_timecode = "timecode" in stream.metadata and output.format.name in _MP4_FAMILY
-        return is_timecode or (stream.name == "bin_data" and bool(self._input.chapters()))
+        return is_timecode or (_codec(stream) == "bin_data" and bool(self._input.chapters()))
 
 
 def others(path: Path, film: int, holder: str) -> list[str]:
@@ -171,7 +171,12 @@ def others(path: Path, film: int, holder: str) -> list[str]:
 
 
 def _title(stream: Stream) -> str:
-    return f"stream {stream.index} ({stream.type}, {stream.name or 'unknown codec'})"
+    return f"stream {stream.index} ({stream.type}, {_codec(stream) or 'unknown codec'})"
+
+
+def _codec(stream: Stream) -> str:
+    """Its name; "" where FFmpeg has none, and PyAV then not even the attribute."""
+    return getattr(stream, "name", None) or ""
 
 
 def _is_cover(stream: Stream) -> bool:

@@ -29,6 +29,11 @@ from crispstream.tags import VideoTags
 _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _BT709, _LIMITED = 1, 1
 _WITHOUT_ROTATION = ("mpegts",)
+# A packet that says nothing (ISO/IEC 13818-1, 2.4.3.3), and how many packets FFmpeg wants to recognise a file by.
+_NULL_PACKET = b"\x47\x1f\xff\x10" + b"\xff" * 184
+_TS_PACKETS = 11
+# The finest clock of libvpx.
+_VP9_TICKS = 10**9
 
 
 class VideoSink:
@@ -102,6 +107,8 @@ class VideoSink:
                     self._remuxer.copy_until(self._output, None)
                 self._remuxer.close()
             self._output.close()
+            if self._container == "mpegts":
+                self._fill_up()
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self._output = None
@@ -120,6 +127,11 @@ class VideoSink:
     def _open(self, frame: Frame) -> tuple[OutputContainer, VideoStream]:
         self._size = (frame.width, frame.height)
         self._time_base = frame.time_base or 1 / self._rate
+        if self.encoder_name == "vp9" and (self._time_base.denominator > _VP9_TICKS or self._time_base > 1):
+            raise OutputError(
+                f"cannot write {self._file.path}: vp9 knows no clock of {self._time_base} s",
+                "write .mkv, or --encoder h264",
+            )
         if self._copy_from is not None:
             self._remuxer = Remuxer(*self._copy_from, cut=frame.info.get("cut"))
             self.skipped, self.copied = self._remuxer.skipped, self._remuxer.copied
@@ -243,6 +255,13 @@ class VideoSink:
             self.warnings.append(
                 f"all streams start {float(-start):.3f} s later: {self._container} cannot start below 0"
             )
+
+    def _fill_up(self) -> None:
+        """Make a stream of a few tiny frames as long as a player must see it to know what it is."""
+        missing = _TS_PACKETS - self._file.temporary.stat().st_size // len(_NULL_PACKET)
+        if missing > 0:
+            with self._file.temporary.open("ab") as file:
+                file.write(_NULL_PACKET * missing)
 
     def _warn_once(self, text: str) -> None:
         if text not in self.warnings:

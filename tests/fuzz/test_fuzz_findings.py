@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What fuzzing found, each made again by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import seeds
+from clips import Identity, read_clip, write_clip
+from PIL import Image
+
+from crispstream import Deblurrer, manifest, record, run
+from crispstream.cut import parse_time
+from crispstream.errors import CrispStreamError, EngineError, OutputError, UsageError
+from crispstream.patterns import is_numbered
+
+
+def with_bytes(path: Path, old: bytes, new: bytes, count: int = -1) -> Path:
+    """The file with other bytes in it."""
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, count))
+    return path
+
+
+LONG = "*" + "x" * 300 + ".png"
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("a\0b", "o.png"),
+        ("*\0", "o.png"),
+        (LONG, "o.png"),
+        ("%05000d.png", "o.png"),
+        ("7.png", "a\0b"),
+        ("*.png", LONG),
+    ],
+)
+def test_names_that_no_system_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("7.png")
+    with pytest.raises(CrispStreamError):
+        run(source, target, deblurrer=Identity())
+    assert [p.name for p in tmp_path.iterdir()] == ["7.png"]
+
+
+def test_a_number_of_thousands_of_digits_is_not_made() -> None:
+    assert is_numbered(Path("%0255d.png")) and not is_numbered(Path("%099999999999d.png"))
+    assert not is_numbered(Path("%\u0663d.png"))  # a digit for some, not for formats
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1:" + "0" * 5000, "0." + "1" * 5000, "\u0661"])
+def test_times_of_thousands_of_digits(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a time"):
+        parse_time(text)
+    assert parse_time(str(0.1 + 0.2)) == Fraction("0.30000000000000004")
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4", "out.y4m"])
+def test_a_stream_of_a_codec_without_a_name(tmp_path: Path, target: str) -> None:
+    path = with_bytes(write_clip(tmp_path / "in.mp4", frames=2, audio="aac"), b"mp4a", b"zzzz")
+    with_bytes(path, b"esds", b"zzzz")
+    report = run(path, tmp_path / target, deblurrer=Identity())
+    assert (report.frames, len(report.skipped)) == (2, 1) and "unknown codec" in report.skipped[0]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_few_tiny_frames_make_a_transport_stream_that_is_recognised(tmp_path: Path, frames: int) -> None:
+    run(write_clip(tmp_path / "in.mp4", frames=frames, size=(16, 16)), tmp_path / "out.ts", deblurrer=Identity())
+    assert len(read_clip(tmp_path / "out.ts").pts) == frames
+
+
+def test_a_clock_that_vp9_does_not_know(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mp4", pts=[0, 2**31 // 25], time_base=Fraction(1, 2**31 - 1))
+    with pytest.raises(OutputError, match="no clock of 1/2147483647 s") as caught:
+        run(path, tmp_path / "out.webm", deblurrer=Identity())
+    assert ".mkv" in caught.value.hint and not (tmp_path / "out.webm").exists()
+    run(path, tmp_path / "out.mkv", deblurrer=Identity())
+    assert len(read_clip(tmp_path / "out.mkv").pts) == 2
+
+
+def test_two_runs_of_one_process_to_standard_output(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mp4", frames=2)
+    code = (
+        "import sys; sys.path.append(sys.argv[1]); import crispstream as c; from clips import Identity\n"
+        "c.run(sys.argv[2], '-', deblurrer=Identity())\n"
+        "try: c.run(sys.argv[2], '-', deblurrer=Identity())\n"
+        "except c.errors.OutputError as error: sys.exit(f'{error}')"
+    )
+    media = str(Path(seeds.__file__).parents[1] / "media")
+    done = subprocess.run([sys.executable, "-c", code, media, path], capture_output=True)
+    assert b"closed by a run before this one" in done.stderr and done.stdout.count(b"FRAME\n") == 2
+
+
+def test_what_pillow_says_of_itself_is_not_shown(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.tif")
+    samples = (277).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
+    with_bytes(tmp_path / "in.tif", samples + b"\3\0", samples + b"\xff\xff")
+    command = [sys.executable, "-m", "crispstream.cli", "run", tmp_path / "in.tif", tmp_path / "out.png"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (3, 1, ""), done.stderr
+
+
+def test_json_as_deep_as_the_sea(tmp_path: Path) -> None:
+    deep = '{"a":' * 100_000 + "1" + "}" * 100_000
+    (tmp_path / manifest.FILE_NAME).write_text(deep)
+    with pytest.raises(EngineError, match="is damaged"):
+        manifest.load(tmp_path)
+    (tmp_path / record.FILE_NAME).write_text(deep)
+    assert not record.JobRecord(tmp_path).is_ours(tmp_path / "a.png")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    """(part, bytes) -> a folder with the shipped engine whose graph of that part is those bytes."""
+
+    def make(part: str, graph: bytes) -> Path:
+        shipped = manifest.load("nano")
+        folder = tmp_path / "engine"
+        folder.mkdir()
+        for path in (shipped.weights_path, *map(shipped.path, manifest.PARTS)):
+            shutil.copy(path, folder)
+        fields = json.loads((shipped.folder / manifest.FILE_NAME).read_text())
+        (folder / fields["graphs"][part]["file"]).write_bytes(graph)
+        fields["graphs"][part]["sha256"] = manifest.sha256(graph)
+        (folder / manifest.FILE_NAME).write_text(json.dumps(fields))
+        return folder
+
+    return make
+
+
+def test_a_damaged_graph_prints_nothing(
+    engine: Callable[[str, bytes], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    graph = manifest.load("nano").path("encoder").read_bytes()
+    with pytest.raises(EngineError, match="cannot load"):
+        Deblurrer(engine("encoder", graph.replace(b"Conv", b"C\x8cnv")), "cpu", backend="onnxruntime")
+    assert capfd.readouterr() == ("", "")
