@@ -38,8 +38,7 @@ class PictureSink:
         if not 1 <= quality <= 100:
             raise UsageError(f"quality {quality} is not between 1 and 100")
         for target in targets.values():
-            if target.suffix.lower() not in _FORMATS:
-                raise UsageError(f"cannot write a picture as {target.name}", f"use {', '.join(_FORMATS)}")
+            picture_format(target)
             PartialFile(target, overwrite).discard()  # what cannot be written is known before any work is done
         self._targets = targets
         self._quality = quality
@@ -50,17 +49,27 @@ class PictureSink:
     def write(self, frame: Frame) -> None:
         """Write one picture under its name. Raises OutputError."""
         target = self._targets[frame.info["path"]]
-        kind = _FORMATS[target.suffix.lower()]
+        kind = picture_format(target)
         picture = _picture(frame, kind, target)
         file = PartialFile(target, self._overwrite)
         try:
-            picture.save(file.temporary, kind, **_options(frame, kind, self._quality))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"cannot write {target} ({error})") from error
+            self._save(picture, file.temporary, kind, _options(frame, kind, self._quality))
+        except Exception as error:  # Pillow's encoders end in whatever their own parsing ends in
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write {target} ({reason})") from error
         else:
             file.commit()
         finally:
             file.discard()
+
+    def _save(self, picture: Image.Image, path: Path, kind: str, options: dict[str, Any]) -> None:
+        try:
+            picture.save(path, kind, **options)
+        except Exception:
+            if options.pop("exif", None) is None:
+                raise
+            picture.save(path, kind, **options)  # the block came from the input, and may be damaged
+            self.warnings.append(f"the Exif block of a picture does not go into {kind}: left out")
 
     def hurry(self) -> None:
         """Nothing here waits for others."""
@@ -70,6 +79,13 @@ class PictureSink:
 
     def abort(self) -> None:
         """Finished pictures stay; an unfinished one is never left."""
+
+
+def picture_format(target: Path) -> str:
+    """Pillow's name of the format that a suffix means. Raises UsageError."""
+    if target.suffix.lower() not in _FORMATS:
+        raise UsageError(f"cannot write a picture as {target.name}", f"use {', '.join(_FORMATS)}")
+    return _FORMATS[target.suffix.lower()]
 
 
 def _picture(frame: Frame, kind: str, target: Path) -> Image.Image:
