@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A live stream into video files, a new one every so often."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from crispstream.errors import UsageError
+from crispstream.frame import Frame
+from crispstream.live.protocol import Shot
+from crispstream.sinks.encoders import choose
+from crispstream.sinks.names import Names
+from crispstream.sinks.video import VideoSink
+
+# Every container and encoder here takes milliseconds; the times of cameras are not better.
+_CLOCK = Fraction(1, 1000)
+
+
+class SegmentSink:
+    """Writes what comes out of the engine to ``path``, or to a new file for every ``segment_seconds`` of it.
+
+    Names: see ``Names``; every file appears whole at its end. A file ends where the wall clock's time of day is a
+    multiple of the period, or where size, format or colour change; its clock starts at 0 and counts milliseconds of
+    capture time. ``encoder``, ``crf``, ``speed`` and ``rate`` (frames a second, for the rate control): see VideoSink.
+    Raises UsageError.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        segment_seconds: float | None = None,
+        encoder: str | None = None,
+        crf: int | None = None,
+        speed: str = "veryfast",
+        overwrite: bool = False,
+        rate: Fraction = Fraction(25),
+    ) -> None:
+        choose(path, encoder)[1].options(crf, speed)
+        if segment_seconds is not None and not segment_seconds >= 1:
+            raise UsageError(f"a segment of {segment_seconds} s is too short", "use --segment 10min")
+        self.name = str(path)
+        self._names = Names(path, series=segment_seconds is not None, overwrite=overwrite)
+        self._period = segment_seconds
+        self._encoder, self._crf, self._speed = encoder, crf, speed
+        self._overwrite = overwrite
+        self._rate = rate
+        self._video: VideoSink | None = None
+        self._path = path
+        self._layout: Hashable = None
+        self._start = self._end = 0.0
+        self._last = -1
+
+    def write(self, shot: Shot) -> None:
+        """Encode one frame, into another file where it is time for one. Raises OutputError."""
+        frame = shot.after
+        layout = _layout(frame)
+        if self._video is not None and (layout != self._layout or shot.captured >= self._end):
+            self.close()
+        if self._video is None:
+            self._video = self._begin(shot.captured)
+            self._layout = layout
+        self._last = max(self._last + 1, round((shot.captured - self._start) / _CLOCK))
+        self._video.write(replace(frame, pts=self._last, time_base=_CLOCK, duration=None))
+
+    def close(self) -> None:
+        """Finish the open file and give it its name. Raises OutputError; finished files stay."""
+        if self._video is None:
+            return
+        self._video.close()
+        self._video = None
+        self._names.finished(self._path)
+
+    def abort(self) -> None:
+        """Remove the unfinished file; finished ones stay. Idempotent, and without effect after ``close``."""
+        if self._video is not None:
+            self._video.abort()
+            self._video = None
+
+    def _begin(self, captured: float) -> VideoSink:
+        wall = time.time() - (time.monotonic() - captured)
+        self._path = self._names.next(wall)
+        self._start, self._last = captured, -1
+        self._end = float("inf") if self._period is None else captured + remaining(self._period, wall)
+        return VideoSink(
+            self._path,
+            rate=self._rate,
+            encoder=self._encoder,
+            crf=self._crf,
+            speed=self._speed,
+            overwrite=self._overwrite,
+        )
+
+
+def remaining(period: float, wall: float) -> float:
+    """Seconds from ``wall`` (seconds since 1970) to a local time of day that is a multiple of ``period``.
+
+    Between half and one and a half periods: a clock that was set between two files makes no stump of one.
+    """
+    left = period - (wall + time.localtime(wall).tm_gmtoff) % period
+    return left if left >= period / 2 else left + period
+
+
+def _layout(frame: Frame) -> Hashable:
+    return frame.width, frame.height, frame.format, frame.color, frame.info.get("video_tags")
