@@ -24,6 +24,7 @@ from crispstream.commands.completion import VARIABLE, completion
 from crispstream.commands.demo import demo
 from crispstream.commands.doctor import doctor
 from crispstream.commands.examples import epilog
+from crispstream.commands.live import live
 from crispstream.commands.presets import bench, engines, verify
 from crispstream.commands.run import run
 from crispstream.errors import ClosedPipeError, CrispStreamError, OutputError
@@ -54,7 +55,7 @@ def _options(
     pass
 
 
-for command in (run, compare, demo, engines, verify, bench, build, doctor, completion):
+for command in (run, live, compare, demo, engines, verify, bench, build, doctor, completion):
     app.command(epilog=epilog(command.__name__))(command)
 
 

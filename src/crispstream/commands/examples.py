@@ -14,6 +14,18 @@ EXAMPLES: dict[str, Sequence[tuple[str, str]]] = {
         ("A photograph", "crispstream run photo.jpg sharp.jpg"),
         ("A folder; the same line again does only what is new", "crispstream run shots/ sharp/"),
     ),
+    "live": (
+        ("A camera, watched in a browser", "crispstream live 0 --preview 8080"),
+        (
+            "A network camera into films of ten minutes",
+            "crispstream live rtsp://cam/1 --to cam-%H%M.mkv --segment 10min",
+        ),
+        (
+            "From one server to another, and a picture every minute",
+            "crispstream live rtsp://cam/1 --to rtsp://hub/sharp --to now.jpg --snapshot-every 1min",
+        ),
+        ("A GStreamer pipeline in a window", "crispstream live 'videotestsrc is-live=true ! videoconvert' --to window"),
+    ),
     "compare": (
         ("Side by side", "crispstream compare in.mp4 out.mp4 both.mp4"),
         ("Left half before, right half after", "crispstream compare in.jpg out.jpg both.png --mode split"),

@@ -26,6 +26,7 @@ class LiveEngine:
         self._first = preset
         self._options = {"preset": preset, **options}
         self._deblurrer = Deblurrer(**self._options)
+        self._name = self._deblurrer.engine.name
         self._stream: DeblurStream = self._deblurrer.open_stream()
         self._lock = threading.Lock()
         self._coming: Deblurrer | None = None
@@ -54,6 +55,7 @@ class LiveEngine:
             before = None
             if coming is not None:
                 before, self._deblurrer = self._deblurrer, coming
+                self._name = coming.engine.name
                 self._stream = coming.open_stream()
         return self._stream.submit(frame), before
 
@@ -84,7 +86,7 @@ class LiveEngine:
         return {
             "preset": self._options["preset"],
             "backend": self._options.get("backend", "auto"),
-            "name": self._deblurrer.engine.name,
+            "name": self._name,
             "device": self._options.get("device", "auto"),
             "strength": self.strength,
             "ms": stats["stage_ms"].get("engine"),

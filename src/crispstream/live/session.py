@@ -29,6 +29,7 @@ for two others at most."""
 MOST_FAILURES = 10
 """So many frames in a row that the engine fails on end the session: it will not get better by itself."""
 DRAIN_SECONDS = 10.0
+HUNG_SECONDS = 15.0
 
 _logger = logging.getLogger("crispstream.live")
 
@@ -124,10 +125,15 @@ class LiveSession:
         """What ``switch`` takes."""
         return self._engine.presets()
 
+    def add(self, outlet: Outlet) -> None:
+        """One sink more; before ``run``."""
+        self._outlets.append(outlet)
+
     @property
-    def last_result(self) -> float | None:
-        """When the last frame was finished (``time.monotonic()``)."""
-        return self._results.last
+    def hangs(self) -> bool:
+        """Whether frames come in and, for HUNG_SECONDS, none has come out."""
+        last_in, last_out = self._receiver.frames.last, self._results.last or self._started
+        return last_in is not None and last_in - last_out > HUNG_SECONDS
 
     def status(self) -> dict[str, Any]:
         """Everything that is known, as JSON types; latencies in milliseconds over the last 10 s."""
