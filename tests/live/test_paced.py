@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Films in real time, and frames on standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic, sleep
+
+import av
+import numpy as np
+import pytest
+
+from crispstream.errors import InputError
+from crispstream.frame import Frame, PixelFormat
+from crispstream.live.protocol import CAPTURED, EndOfSource, Timeouts
+from crispstream.sources.paced import PacedSource, StdinSource
+from crispstream.sources.pacer import Pacer
+from crispstream.sources.raw import rawvideo
+from crispstream.sources.video import VideoSource
+
+MS = Fraction(1, 1000)
+
+
+class Film:
+    """Grey frames at ``times`` milliseconds."""
+
+    def __init__(self, times: list[int | None]) -> None:
+        self._times = times
+        self.open = True
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        for time in self._times:
+            yield Frame((np.zeros((2, 2, 3), np.uint8),), PixelFormat.BGR24, pts=time, time_base=MS, duration=20)
+
+    def close(self) -> None:
+        self.open = False
+
+
+def play(source: PacedSource, frames: int) -> list[tuple[Frame, float]]:
+    """``frames`` frames and when each came."""
+    got: list[tuple[Frame, float]] = []
+    while len(got) < frames:
+        frame = source.read()
+        if frame is not None:
+            got.append((frame, monotonic()))
+    return got
+
+
+def test_frames_come_when_they_are_due_and_errors_do_not_add_up() -> None:
+    times = list(range(0, 800, 20))
+    source = PacedSource("film", lambda: Film(list(times)))
+    source.open()
+    got = play(source, len(times))
+    late = [came - frame.info[CAPTURED] for frame, came in got]
+    assert min(late) >= 0 and float(np.median(late)) < 0.02
+    due = [frame.info[CAPTURED] - got[0][0].info[CAPTURED] for frame, _ in got]
+    assert due == pytest.approx([time / 1000 for time in times], abs=1e-6)
+    with pytest.raises(EndOfSource, match="film has ended"):
+        source.read()
+    source.close()
+
+
+def test_a_long_gap_and_times_that_go_back_are_no_wait() -> None:
+    source = PacedSource("film", lambda: Film([0, 20, 90_000, 90_020, 10, 30]))
+    source.open()
+    begin = monotonic()
+    got = play(source, 6)
+    assert monotonic() - begin < 1
+    due = [frame.info[CAPTURED] for frame, _ in got]
+    assert due[3] - due[2] == pytest.approx(0.02) and due[5] - due[4] == pytest.approx(0.02)
+    assert due == sorted(due)
+
+
+def test_whoever_falls_far_behind_is_not_chased(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("crispstream.sources.pacer.time.monotonic", lambda: now)
+    pacer = Pacer()
+    assert pacer.due(Fraction(0)) == 100.0
+    now = 100.9
+    assert pacer.due(Fraction(1, 25)) == pytest.approx(100.04)  # caught up with
+    now = 105.0
+    assert pacer.due(Fraction(2, 25)) == 105.0
+    assert pacer.due(Fraction(3, 25)) == pytest.approx(105.04)
+
+
+def test_none_says_that_a_frame_is_far_away() -> None:
+    source = PacedSource("film", lambda: Film([0, 700]))
+    source.open()
+    assert source.read() is not None
+    begin = monotonic()
+    assert source.read() is None
+    assert 0.2 < monotonic() - begin < 0.5
+    assert play(source, 1)[0][0].pts == 700
+
+
+def test_a_loop_begins_again_and_times_go_on() -> None:
+    films: list[Film] = []
+
+    def make() -> Film:
+        films.append(Film([100, 120, 140]))
+        return films[-1]
+
+    source = PacedSource("film", make, loop=True)
+    source.open()
+    got = [frame for frame, _ in play(source, 7)]
+    assert [frame.pts for frame in got] == [100, 120, 140, 160, 180, 200, 220]
+    assert [frame.discontinuity for frame in got] == [False, False, False, True, False, False, True]
+    assert [film.open for film in films] == [False, False, True]
+    source.close()
+    source.close()
+    assert not films[-1].open
+
+
+def test_an_empty_film_does_not_loop_for_ever() -> None:
+    source = PacedSource("film", lambda: Film([]), loop=True)
+    source.open()
+    with pytest.raises(EndOfSource):
+        source.read()
+
+
+def test_frames_without_a_time_are_refused() -> None:
+    source = PacedSource("film", lambda: Film([None]))
+    source.open()
+    with pytest.raises(EndOfSource, match="without a time"):
+        source.read()
+
+
+def test_a_video_file_plays_in_real_time(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    source = PacedSource(path.name, lambda: VideoSource(path), loop=True)
+    source.open()
+    begin = monotonic()
+    got = [frame for frame, _ in play(source, 21)]
+    assert 0.7 < monotonic() - begin < 2.5  # 20 steps of 40 ms
+    seconds = [frame.seconds for frame in got]
+    assert [b - a for a, b in pairwise(seconds)] == [Fraction(1, 25)] * 20
+    source.close()
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Standard input is a pipe; its other end."""
+    kept = os.dup(0)
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+    monkeypatch.setattr(sys, "__stdin__", io.StringIO())
+    yield writing
+    with contextlib.suppress(OSError):  # the test may have closed it
+        os.close(writing)
+    os.dup2(kept, 0)
+    os.close(kept)
+
+
+def test_standard_input_gives_frames_as_they_come(pipe: int) -> None:
+    source = StdinSource(rawvideo((4, 2), "bgr24", Fraction(25)), Timeouts(open=5, read=5))
+    os.write(pipe, bytes(range(24)))
+    source.open()
+    frame = source.read()
+    assert frame is not None and frame.planes[0].tobytes() == bytes(range(24))
+    assert CAPTURED not in frame.info
+    assert source.read() is None  # a pipe may be silent for as long as it likes
+    threading.Thread(target=lambda: (sleep(0.1), os.write(pipe, bytes(24)), os.close(pipe))).start()
+    frame = source.read()
+    assert frame is not None and not frame.planes[0].any()
+    with pytest.raises(EndOfSource, match="standard input has ended"):
+        while source.read() is None:
+            pass
+    source.close()
+    source.close()
+
+
+def test_a_silent_pipe_can_be_opened_again(pipe: int) -> None:
+    silent = StdinSource(None, Timeouts(open=0.1, read=5))
+    with pytest.raises(InputError, match=r"nothing came on standard input for 0\.1 s") as caught:
+        silent.open()
+    assert not isinstance(caught.value, EndOfSource)
+    silent.close()
+    os.write(pipe, b"YUV4MPEG2 W4 H2 F25:1\nFRAME\n" + bytes(12))
+    source = StdinSource(None, Timeouts(open=5, read=5))
+    source.open()
+    frame = source.read()
+    assert frame is not None and (frame.width, frame.height) == (4, 2)
+    source.close()
+
+
+def test_nonsense_on_a_pipe_is_final(pipe: int) -> None:
+    os.write(pipe, b"this is not yuv4mpeg\n")
+    source = StdinSource(None, Timeouts(open=5, read=5))
+    with pytest.raises(EndOfSource, match="not yuv4mpeg"):
+        source.open()
+    source.close()
