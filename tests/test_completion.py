@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,19 +78,79 @@ def test_the_scripts_are_what_that_shell_reads(shell: str, tmp_path: Path) -> No
     subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes(tmp_path: Path) -> None:
-    """The script itself, in a shell in which ``crispstream`` is on the PATH."""
-    program = tmp_path / "crispstream"
+@pytest.fixture
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Our script for the shell of that name in a file, and an environment in which ``crispstream`` is on the PATH."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    program = tmp_path / "bin" / "crispstream"
+    program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m crispstream.cli "$@"\n')
     program.chmod(0o755)
-    code = f"""{script("bash")}
+    (tmp_path / "script").write_text(script(request.param))
+    (tmp_path / "film one.mp4").touch()
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    yield tmp_path / "script", {**os.environ, "PATH": path, "HOME": str(tmp_path), "TERM": "xterm"}
+
+
+@pytest.mark.parametrize("shell", ["bash"], indirect=True)
+def test_bash_completes(shell: tuple[Path, dict[str, str]]) -> None:
+    path, environment = shell
+    code = f"""source {path}
         COMP_WORDS=(crispstream run --sta) COMP_CWORD=2
         _crispstream_completion crispstream && printf '%s|' "${{COMPREPLY[@]}}"
         complete -p crispstream"""
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", code], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.startswith("--start|") and "-o default -F _crispstream_completion" in done.stdout, done.stderr
+
+
+TYPED = [
+    ("crispstream ru", "crispstream run "),
+    ("crispstream run --sta", "crispstream run --start "),
+    ("crispstream bench na", "crispstream bench nano "),
+    ("crispstream run fi", "crispstream run film\\ one.mp4 "),
+]
+
+
+@pytest.mark.parametrize("shell", ["zsh"], indirect=True)
+def test_zsh_completes(shell: tuple[Path, dict[str, str]]) -> None:
+    """In a terminal, as a user sees it."""
+    path, environment = shell
+    start = f"PROMPT='ready> '\nautoload -Uz compinit && compinit -u -D\nsource {path}\n"
+    (path.parent / ".zshrc").write_text(start)
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(path.parent)
+        os.execvpe("zsh", ["zsh", "-i"], {**environment, "ZDOTDIR": str(path.parent)})
+    try:
+        shown(terminal, "ready> ")
+        for typed, expected in TYPED:
+            os.write(terminal, typed.encode() + b"\t")
+            shown(terminal, expected)
+            os.write(terminal, b"\x15")  # Ctrl-U: an empty line again
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
+
+
+def shown(terminal: int, expected: str) -> None:
+    """Read what the terminal shows until ``expected`` is there."""
+    text, patience = "", time.monotonic() + 60
+    while expected not in text:
+        assert time.monotonic() < patience, repr(text)
+        if select.select([terminal], [], [], 0.5)[0]:
+            text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]", "", text + os.read(terminal, 4096).decode())
+
+
+@pytest.mark.parametrize("shell", ["fish"], indirect=True)
+def test_fish_completes(shell: tuple[Path, dict[str, str]]) -> None:
+    path, environment = shell
+    for typed, expected in [*TYPED, ("crispstream compare a b c --mode s", "crispstream compare a b c --mode split")]:
+        code = f"source {path}; complete -C {shlex.quote(typed)}"
+        done = subprocess.run(["fish", "-c", code], env=environment, cwd=path.parent, capture_output=True, text=True)
+        words = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+        assert shlex.split(expected)[-1] in words and not done.stderr
 
 
 def test_every_verb_has_help_with_examples_that_parse() -> None:
