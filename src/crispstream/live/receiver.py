@@ -79,7 +79,8 @@ class Receiver:
                     backoff.reset()
                 pause = backoff.next()
                 self.state, self.error = "reconnecting", masked(str(error))
-                _logger.warning("%s: %s; next try in %.1f s", self.name, self.error, pause)
+                told = self.error if self.name in self.error else f"{self.name}: {self.error}"
+                _logger.warning("%s; next try in %.1f s", told, pause)
                 self._stop.wait(pause)
                 self.reconnects += 1
         finally:

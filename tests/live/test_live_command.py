@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`crispstream live` from end to end, with real servers and real files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+from media.clips import write_clip
+from process import Live, flat
+from rtsp_server import RtspServer, free_port, missing_package
+
+from crispstream.commands.live import address, seconds
+from crispstream.errors import UsageError
+
+_MISSING = missing_package()
+needs_server = pytest.mark.skipif(_MISSING is not None, reason=f"{_MISSING} is not installed")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / "in.mp4", frames=50, size=(160, 96))
+
+
+def frames_of(path: Path) -> list[float]:
+    """Times of all frames, in seconds."""
+    with av.open(str(path)) as container:
+        return [float(frame.time) for frame in container.decode(video=0)]
+
+
+def test_a_file_in_real_time_into_all_that_is_local(clip: Path, tmp_path: Path) -> None:
+    since = time.monotonic()
+    film, shot = tmp_path / "out.mkv", tmp_path / "now.png"
+    with Live(str(clip), "--to", str(film), "--to", str(shot), "--to", "-", "--pixel-format", "i420", "--quiet") as run:
+        assert run.process.stdout is not None
+        raw = run.process.stdout.read()
+        assert run.process.wait(60) == 0, run.lines
+    assert time.monotonic() - since > 1.9, "two seconds of film take two seconds"
+    times = frames_of(film)
+    assert 1.0 < times[-1] < 2.5 and times == sorted(set(times))
+    assert len(raw) % (160 * 96 * 3 // 2) == 0 and raw
+    assert shot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_sigterm_finishes_the_film(clip: Path, tmp_path: Path) -> None:
+    film = tmp_path / "out.mkv"
+    with Live(str(clip), "--loop", "--to", str(film), "--json") as run:
+        run.logged("out.mkv: open")
+        time.sleep(1)
+        assert run.end() == 0
+        report = run.report()
+    assert len(frames_of(film)) == report["sinks"][0]["frames"] > 0
+    frames, drops = report["frames"], report["drops"]
+    assert frames["out"] == report["sinks"][0]["frames"] + report["sinks"][0]["dropped"]
+    assert 0 <= frames["in"] - frames["out"] - sum(drops.values()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("clip",), 2, "goes nowhere"),
+        (("missing.mp4", "--to", "x.mkv"), 2, "no file"),
+        (("ftp://h/x", "--to", "x.mkv"), 2, "no address of a stream"),
+        (("clip", "--to", "x.mkv", "--preset", "huge"), 2, "unknown preset"),
+        (("clip", "--to", "x.xyz"), 2, ".xyz"),
+        (("clip", "--to", "x.mkv", "--segment", "soon"), 2, "length of time"),
+        (("clip", "--preview", "localhost:99999"), 2, "no address to listen on"),
+        (("-", "--to", "x.mkv", "--size", "16x16"), 2, "pixel format"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(
+    arguments: tuple[str, ...], code: int, words: str, clip: Path, tmp_path: Path
+) -> None:
+    command = [str(clip) if a == "clip" else a for a in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "crispstream.cli", "live", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "x.mkv").exists()
+
+
+def test_a_public_page_asks_for_a_token_and_shows_it_once(clip: Path) -> None:
+    port = free_port()
+    with Live(str(clip), "--loop", "--preview", f"0.0.0.0:{port}") as run:
+        run.logged("preview: ")
+        asked = [line for line in run.lines if "asks for this token" in line]
+        assert len(asked) == 1
+        token = asked[0].split()[-1]
+        assert len(token) >= 24 and not any(token in message for message in run.messages)
+        assert run.end() == 0
+
+
+@needs_server
+def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
+    port = free_port()
+    local = ("--to", str(tmp_path / "a.mkv"), "--preview", str(port), "--read-timeout", "2s")
+    with RtspServer(user="user:secret") as server, Live(server.url, *local) as run:
+        run.logged("a.mkv: open")
+        for round_ in range(3):
+            before = run.status(port)["frames"]["out"]
+            server.kill()
+            time.sleep(3)
+            assert run.status(port)["source"]["state"] == "reconnecting"
+            server.start((320, 180) if round_ != 1 else (256, 144))
+            since = time.monotonic()
+            while run.status(port)["frames"]["out"] <= before + 5:
+                assert time.monotonic() - since < 5, "frames flow again within 5 s"
+                time.sleep(0.1)
+        assert run.status(port)["source"]["reconnects"] >= 3
+        assert run.end() == 0
+        assert not any("secret" in line for line in run.lines)
+    films = sorted(tmp_path.glob("*.mkv"))
+    assert len(films) == 3, "another size is another film"
+    assert all(frames_of(film) for film in films) and not list(tmp_path.glob(".*"))
+
+
+@needs_server
+def test_reconnecting_leaks_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    with RtspServer() as server, Live(server.url, "--preview", str(port), "--read-timeout", "1s") as run:
+        run.logged("preview: open")
+        samples = []
+        for _ in range(8):
+            server.kill()
+            run.logged("next try")
+            server.start()
+            out = run.status(port)["frames"]["out"]
+            deadline = time.monotonic() + 10
+            while run.status(port)["frames"]["out"] <= out + 3 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            samples.append(run.sample())
+        flat(samples, 12)
+        assert run.end() == 0
+
+
+def test_lengths_of_time_and_addresses() -> None:
+    assert [seconds(t) for t in ("10min", "90s", "250ms", "1h", "1.5", "2m")] == [600, 90, 0.25, 3600, 1.5, 120]
+    for wrong in ("", "0", "-1", "ten", "10 days", "1e9", "inf"):
+        with pytest.raises(UsageError):
+            seconds(wrong)
+    assert address("8080") == ("127.0.0.1", 8080) and address("0.0.0.0:80") == ("0.0.0.0", 80)
+    assert address("[::]:8080") == ("::", 8080) and address("cam.local:1") == ("cam.local", 1)
+    for wrong in ("", "host", "host:port", ":80", "1:2:3", "70000"):
+        with pytest.raises(UsageError):
+            address(wrong)
