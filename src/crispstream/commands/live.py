@@ -45,11 +45,21 @@ def address(text: str) -> tuple[str, int]:
     return (match[1] or "127.0.0.1").strip("[]"), int(match[2])
 
 
+def from_environment(text: str) -> str:
+    """``text``, or for "env:NAME" what that variable holds: other users cannot read it there. Raises UsageError."""
+    if not text.startswith("env:"):
+        return text
+    if not os.environ.get(text[4:]):
+        raise UsageError(f"the environment variable {text[4:]} is empty or not set", f"export {text[4:]}=rtsp://...")
+    return os.environ[text[4:]]
+
+
 def live(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Camera number, /dev/video0, URL, GStreamer pipeline, file, or - for raw frames."
+            metavar="SOURCE",
+            help="Camera number, /dev/video0, URL, GStreamer pipeline, file, env:NAME, or - for raw frames.",
         ),
     ],
     to: Annotated[
@@ -105,7 +115,7 @@ def live(
     from crispstream.live.logs import log_to_stderr
     from crispstream.live.protocol import Timeouts
 
-    targets = to or []
+    targets = [from_environment(target) for target in to or []]
     if not targets and preview is None:
         raise UsageError("the result goes nowhere", "add --to out.mkv, --to window or --preview 8080")
     if targets.count("-") and as_json:
@@ -118,7 +128,7 @@ def live(
 
     frames = None if rate is None else frame_rate(rate)
     place = source_of(
-        source,
+        from_environment(source),
         SourceWishes(
             timeouts,
             None if size is None else frame_size(size),

@@ -72,7 +72,7 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
             raise UsageError("raw frames need their size", "add --size WIDTHxHEIGHT; yuv4mpeg says all by itself")
         layout = None if wishes.size is None else rawvideo(wishes.size, wishes.pixel_format, wishes.rate or _RATE)
         return Place("standard input", lambda: StdinSource(layout, timeouts))
-    if re.fullmatch(r"\d{1,3}|/dev/video\d+|/dev/v4l/.+", text):
+    if re.fullmatch(r"\d{1,3}|/dev/.+", text):
         from crispstream.sources.camera import CameraSource
 
         device: int | str = int(text) if text.isdigit() else text
