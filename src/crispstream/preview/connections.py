@@ -46,7 +46,9 @@ class Connections:
 
     def __call__(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
-        if len(self._server.connections) >= self._most:
+        if len(self._watched) >= self._most:
+            self._forget_closed()
+        if len(self._watched) >= self._most:
             return _Full()
         protocol = self._server()
         self._watched[protocol] = _Watched(asyncio.get_running_loop().time())
@@ -65,7 +67,7 @@ class Connections:
         while True:
             await asyncio.sleep(self._patience / 4)
             now = asyncio.get_running_loop().time()
-            self._watched = {p: self._watched[p] for p in self._server.connections}
+            self._forget_closed()
             for protocol, watched in self._watched.items():
                 transport = protocol.transport
                 if not isinstance(transport, asyncio.WriteTransport) or watched.viewer:
@@ -76,3 +78,8 @@ class Connections:
                 watched.unread = unread
                 if now - watched.since > self._patience:
                     transport.abort()
+
+    def _forget_closed(self) -> None:
+        alive, now = set(self._server.connections), asyncio.get_running_loop().time()
+        # A protocol that was just made has no connection yet.
+        self._watched = {p: w for p, w in self._watched.items() if p in alive or now - w.since < 0.5}

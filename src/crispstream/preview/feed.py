@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -59,11 +58,8 @@ class Viewer:
     """One WebSocket. All that ever waits for it is the newest picture, the newest status and what it has not
     acknowledged: at most two pictures."""
 
-    def __init__(
-        self, socket: web.WebSocketResponse, transport: asyncio.WriteTransport | None, patience: float
-    ) -> None:
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.WriteTransport | None) -> None:
         self.socket = socket
-        self.patience = patience
         self.paused = False
         self.latency_ms: float | None = None
         self.shown: Picture | None = None
@@ -73,6 +69,7 @@ class Viewer:
         self._text: dict[str, Any] = {}
         self._under_way: deque[tuple[int, float, float]] = deque()  # number, sent, captured
         self._round_trip = 0.0
+        self._sending: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -100,26 +97,30 @@ class Viewer:
             self.latency_ms = round(1000 * (now - captured), 1)
 
     def pause(self, paused: bool) -> None:
-        """The viewer wants no pictures for a while, and no longer answers for those under way; or it wants them again."""
+        """The viewer wants no pictures for a while, or wants them again. It no longer answers for those under way."""
         self.paused = paused
         self._under_way.clear()
 
+    def stuck(self, patience: float) -> bool:
+        """Whether the viewer has taken nothing, or not answered for a picture, for so many seconds."""
+        since = [self._sending] if self._sending is not None else []
+        since += [sent for _, sent, _ in self._under_way if not self.paused]
+        return any(time.monotonic() - moment > patience for moment in since)
+
     async def deliver(self) -> None:
-        """Send what there is. Raises asyncio.TimeoutError once the viewer takes nothing for as long as our patience."""
+        """Send what there is, until the connection ends."""
         while True:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), 1)
+            await self._wake.wait()
             self._wake.clear()
-            if self._under_way and not self.paused and time.monotonic() - self._under_way[0][1] > self.patience:
-                raise asyncio.TimeoutError
             text, self._text = self._text, {}
-            if text:
-                text["viewer_latency_ms"] = self.latency_ms
-                await asyncio.wait_for(self.socket.send_json(text), self.patience)
             picture, self._next = self._next, None
+            self._sending = time.monotonic()
+            if text:
+                await self.socket.send_json({**text, "viewer_latency_ms": self.latency_ms})
             if picture is not None:
                 self._under_way.append((picture.number, time.monotonic(), picture.captured))
-                await asyncio.wait_for(self.socket.send_bytes(picture.message), self.patience)
+                await self.socket.send_bytes(picture.message)
+            self._sending = None
 
     def cut(self) -> None:
         """Hang up without a goodbye, which would wait for this viewer again."""
@@ -130,13 +131,13 @@ class Viewer:
 class Viewers:
     """Everybody who looks. Each shot is encoded once, only if somebody is ready for it, at most ``fps`` a second.
 
-    Belongs to one event loop; ``executor`` encodes.
+    Belongs to one event loop; ``executor`` encodes; ``patience``: seconds until a stuck viewer is dropped.
     """
 
-    def __init__(self, sink: PreviewSink, executor: Executor, fps: float) -> None:
+    def __init__(self, sink: PreviewSink, executor: Executor, fps: float, patience: float) -> None:
         self.all: set[Viewer] = set()
         self.encoded, self.dropped = 0, 0
-        self._sink, self._executor, self._interval = sink, executor, 1 / fps
+        self._sink, self._executor, self._interval, self._patience = sink, executor, 1 / fps, patience
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._current: Picture | None = None
@@ -154,19 +155,25 @@ class Viewers:
 
     async def serve(self, viewer: Viewer) -> None:
         """Deliver to this viewer and listen to it until it leaves, takes nothing for too long or talks nonsense."""
+        self._wake.set()  # there may be a picture already
         delivery, listening = asyncio.create_task(viewer.deliver()), asyncio.create_task(self._listen(viewer))
         try:
             await asyncio.wait((delivery, listening), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (delivery, listening):
-                task.cancel()
-            results = await asyncio.gather(delivery, listening, return_exceptions=True)
-        if isinstance(results[0], asyncio.TimeoutError):
-            self.dropped += 1
-            _logger.warning("preview: a viewer took nothing for %g s and was dropped", viewer.patience)
-            viewer.cut()
-        else:
-            await viewer.socket.close()
+            delivery.cancel()
+            listening.cancel()
+            await asyncio.gather(delivery, listening, return_exceptions=True)
+        await viewer.socket.close()
+
+    async def watch(self) -> None:
+        """Cut off viewers that are stuck, for ever."""
+        while True:
+            await asyncio.sleep(self._patience / 4)
+            for viewer in [v for v in self.all if v.stuck(self._patience)]:
+                _logger.info("preview: a viewer took nothing for %g s and was dropped", self._patience)
+                self.dropped += 1
+                self.all.discard(viewer)
+                viewer.cut()
 
     async def close(self) -> None:
         """Tell everybody that the page ends."""

@@ -93,7 +93,7 @@ class PreviewServer:
         """Listen, and return once the page can be opened. Raises OutputError where the address cannot be had."""
         try:
             family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
-            listener = socket.create_server(cast(Any, address[:2]), family=family, backlog=128)
+            listener = socket.create_server((cast(str, address[0]), self._port), family=family, backlog=128)
         except (OSError, OverflowError) as error:
             message = f"the preview page cannot listen on {self._host}:{self._port} ({error})"
             raise OutputError(message, "choose another port, for example --preview 8081") from error
@@ -127,7 +127,7 @@ class PreviewServer:
         # One thread for pictures, one for the session, whose answers must not wait for pictures.
         with ThreadPoolExecutor(1, "preview-jpeg") as pictures, ThreadPoolExecutor(1, "preview-session") as calls:
             self._pictures, self._calls = pictures, calls
-            self._viewers = Viewers(self.sink, pictures, self._fps)
+            self._viewers = Viewers(self.sink, pictures, self._fps, self._patience)
             self.sink.listen(self._viewers.notify)
             application = web.Application(middlewares=[self._answer], client_max_size=MAX_REQUEST)
             application.on_response_prepare.append(_strict)
@@ -155,7 +155,8 @@ class PreviewServer:
             assert runner.server is not None
             self._connections = Connections(runner.server, _CONNECTIONS, self._patience)
             server = await self._loop.create_server(self._connections, sock=listener)
-            tasks = [asyncio.create_task(run()) for run in (self._viewers.run, self._connections.run, self._tell)]
+            endless = (self._viewers.run, self._viewers.watch, self._connections.run, self._tell)
+            tasks = [asyncio.create_task(run()) for run in endless]
             ready.set_result(None)
             await self._stop.wait()
             self.sink.listen(None)
@@ -242,7 +243,7 @@ class PreviewServer:
             raise RefusedError(503, f"{MAX_VIEWERS} viewers are looking already: close a page or try again later")
         # No compression: JPEG has none left, and trying would cost more than all the rest.
         socket = web.WebSocketResponse(heartbeat=2 * self._patience, max_msg_size=1024, compress=False, timeout=1)
-        viewer = Viewer(socket, request.transport, self._patience)
+        viewer = Viewer(socket, request.transport)
         self._viewers.all.add(viewer)
         try:
             await socket.prepare(request)

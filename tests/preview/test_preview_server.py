@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The preview page's server, with a real client: what it answers, and what it costs when somebody behaves badly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import resource
+import socket
+import struct
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from chromium import wait_for
+from preview_stub import StubSession, drawn_shot, feeding
+
+from crispstream.errors import OutputError
+from crispstream.preview.server import MAX_VIEWERS, PreviewServer
+from crispstream.preview.server import Session as SessionProtocol
+
+Client = aiohttp.ClientSession
+
+
+@pytest.fixture
+def session() -> StubSession:
+    return StubSession()
+
+
+@pytest.fixture
+def server(session: StubSession) -> Iterator[PreviewServer]:
+    server = PreviewServer(session, port=0, patience=1.0)
+    server.start()
+    yield server
+    server.close()
+
+
+def asking(server: PreviewServer, what: Callable[[Client], Awaitable[Any]], **options: Any) -> Any:
+    """The result of ``what`` with a client of this server."""
+
+    async def run() -> Any:
+        async with Client(server.url, **options) as client:
+            return await what(client)
+
+    return asyncio.run(run())
+
+
+def test_the_stub_is_a_session(session: StubSession) -> None:
+    checked: SessionProtocol = session
+    assert checked.status()["source"]["state"] == "live"
+
+
+def test_status_metrics_and_page(server: PreviewServer) -> None:
+    async def ask(client: Client) -> None:
+        async with client.get("/status") as answer:
+            assert (await answer.json())["frames"] == {"in": 1, "out": 0}
+        async with client.get("/metrics") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert "crispstream_preview_viewers 0\n" in await answer.text()
+        for path, kind in (("/", "html"), ("/static/main.js", "javascript"), ("/static/style.css", "css")):
+            async with client.get(path) as answer:
+                assert answer.status == 200 and kind in answer.headers["Content-Type"]
+
+    asking(server, ask)
+
+
+def test_every_answer_has_strict_headers_and_failures_are_one_line_of_json(server: PreviewServer) -> None:
+    async def ask(client: Client) -> None:
+        for method, path, status in (
+            ("GET", "/", 200),
+            ("GET", "/status", 200),
+            ("GET", "/snapshot.jpg", 503),
+            ("GET", "/snapshot.jpg?side=left", 400),
+            ("GET", "/nothing", 404),
+            ("GET", "/static/..%2fserver.py", 404),
+            ("GET", "/static/none.js", 404),
+            ("DELETE", "/status", 405),
+            ("GET", "/ws", 400),
+            ("POST", "/control", 415),
+        ):
+            async with client.request(method, path) as answer:
+                assert answer.status == status, path
+                assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; ")
+                assert "unsafe" not in answer.headers["Content-Security-Policy"]
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                assert answer.headers["Referrer-Policy"] == "no-referrer"
+                assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+                assert answer.headers["Cache-Control"] == "no-store"
+                assert "aiohttp" not in answer.headers["Server"]
+                if status != 200:
+                    body = await answer.text()
+                    assert json.loads(body)["error"] and "\n" not in body
+
+    asking(server, ask)
+
+
+def test_control(server: PreviewServer, session: StubSession) -> None:
+    async def ask(client: Client) -> None:
+        async def post(body: Any, **options: Any) -> tuple[int, dict[str, Any]]:
+            async with client.post("/control", json=body, **options) as answer:
+                return answer.status, await answer.json()
+
+        assert await post({"strength": 1.5}) == (200, {"ok": True}) and session.strength == 1.5
+        assert await post({"strength": 3}) == (400, {"error": "strength 3.0 is outside 0..2"})
+        assert await post({"preset": "small"}) == (200, {"ok": True})
+        assert await post({"backend": "torch"}) == (200, {"ok": True})
+        assert session.asked == [("small", "auto"), ("small", "torch")]
+        wrong = await post({"preset": "huge"})
+        assert wrong == (400, {"error": "unknown preset 'huge'", "hint": "known presets: nano, small"})
+        for nonsense in ({}, [], "strength", {"strength": "much"}, {"strength": True}, {"preset": 3}, {"volume": 1}):
+            assert (await post(nonsense))[0] == 400, nonsense
+        async with client.post("/control", data="{", headers={"Content-Type": "application/json"}) as answer:
+            assert answer.status == 400
+        assert session.strength == 1.5
+
+    asking(server, ask)
+
+
+def test_snapshot(server: PreviewServer) -> None:
+    server.sink.write(drawn_shot())
+
+    async def ask(client: Client) -> None:
+        pictures = {}
+        for side in ("before", "after"):
+            async with client.get(f"/snapshot.jpg?side={side}") as answer:
+                assert answer.content_type == "image/jpeg"
+                pictures[side] = await answer.read()
+        assert pictures["before"][:2] == b"\xff\xd8" and pictures["before"] != pictures["after"]
+
+    asking(server, ask)
+
+
+async def pictures(viewer: Any, seconds: float, acknowledge: bool = True) -> list[int]:
+    """Numbers of the pictures that come within ``seconds``."""
+    numbers, end = [], time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        try:
+            message = await viewer.receive(timeout=left)
+        except asyncio.TimeoutError:
+            break
+        if message.type is aiohttp.WSMsgType.BINARY:
+            (length,) = struct.unpack_from("<I", message.data)
+            numbers.append(json.loads(message.data[4 : 4 + length])["number"])
+            if acknowledge:
+                await viewer.send_json({"drawn": numbers[-1]})
+        elif message.type is not aiohttp.WSMsgType.TEXT:
+            break
+    return numbers
+
+
+def test_a_viewer_is_told_everything_and_gets_the_newest_picture(server: PreviewServer, session: StubSession) -> None:
+    async def look(client: Client) -> None:
+        async with client.ws_connect("/ws") as viewer:
+            hello = json.loads((await viewer.receive(timeout=5)).data)
+            assert hello["hello"]["presets"] == ["nano", "small"] and hello["hello"]["backends"][0] == "auto"
+            assert len(hello["history"]) == 1
+            numbers = await pictures(viewer, 2)
+            assert len(numbers) >= 15 and numbers == sorted(set(numbers))
+            assert numbers[-1] >= session.count - 4
+            await viewer.send_json({"paused": True})
+            await pictures(viewer, 0.3)
+            assert await pictures(viewer, 1.5) == []
+            await viewer.send_json({"paused": False})
+            assert len(await pictures(viewer, 1)) > 5
+
+    with feeding(server.sink, session):
+        asking(server, look)
+    assert server._viewers.encoded < 60, "at most 15 pictures a second are encoded"
+
+
+def test_nothing_is_encoded_while_nobody_looks(server: PreviewServer, session: StubSession) -> None:
+    with feeding(server.sink, session):
+        time.sleep(0.5)
+    assert server._viewers.encoded == 0 and session.count > 5
+
+
+def test_who_comes_while_the_source_is_silent_sees_its_last_picture(server: PreviewServer) -> None:
+    server.sink.write(drawn_shot(12))
+
+    async def look(client: Client) -> None:
+        async with client.ws_connect("/ws") as viewer:
+            assert await pictures(viewer, 0.8) == [12]
+
+    asking(server, look)
+
+
+def test_twenty_viewers_and_one_that_never_reads(server: PreviewServer, session: StubSession) -> None:
+    """Frames keep coming at their rate, everybody else keeps seeing them, memory stays flat, the stuck one goes."""
+    stuck = upgraded(server)
+
+    async def look(client: Client) -> tuple[list[int], float]:
+        viewers = [await client.ws_connect("/ws", max_msg_size=2**24) for _ in range(20)]
+        warm = await asyncio.gather(*(pictures(viewer, 1.5) for viewer in viewers))
+        memory = resident_bytes()
+        numbers = await asyncio.gather(*(pictures(viewer, 4) for viewer in viewers))
+        assert all(warm)
+        grown = resident_bytes() - memory
+        await asyncio.gather(*(viewer.close() for viewer in viewers))
+        return [len(seen) for seen in numbers], grown
+
+    with feeding(server.sink, session) as took:
+        start, before = time.monotonic(), session.count
+        seen, grown = asking(server, look)
+        fps = (session.count - before) / (time.monotonic() - start)
+        wait_for(lambda: server._viewers.dropped == 1, "the viewer that never reads is dropped")
+    stuck.close()
+    assert fps > 24.5, "the stream was held up"
+    assert sorted(took)[len(took) // 2] < 0.002
+    assert min(seen) > 0.8 * max(seen) and min(seen) > 20
+    assert grown < 8 * 2**20
+    assert len(server._viewers.all) == 0
+
+
+def test_a_viewer_that_reads_but_never_answers_is_sent_two_pictures(
+    server: PreviewServer, session: StubSession
+) -> None:
+    async def look(client: Client) -> list[int]:
+        async with client.ws_connect("/ws") as viewer:
+            return await pictures(viewer, 4, acknowledge=False)
+
+    with feeding(server.sink, session):
+        assert len(asking(server, look)) == 2
+    assert server._viewers.dropped == 1
+
+
+def test_a_viewer_that_floods_or_talks_nonsense_is_sent_away(server: PreviewServer) -> None:
+    async def look(client: Client) -> None:
+        for messages in (["{}"] * 1000, ["nonsense"], ["x" * 5000], ["[]"]):
+            async with client.ws_connect("/ws") as viewer:
+                for message in messages:
+                    await viewer.send_str(message)
+                while not viewer.closed:
+                    await viewer.receive(timeout=5)
+
+    asking(server, look)
+    wait_for(lambda: not server._viewers.all, "all have left")
+
+
+def test_viewers_are_bounded(server: PreviewServer) -> None:
+    async def look(client: Client) -> None:
+        viewers = [await client.ws_connect("/ws") for _ in range(MAX_VIEWERS)]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await client.ws_connect("/ws")
+        assert refused.value.status == 503
+        await viewers[0].close()
+        await asyncio.sleep(0.1)
+        await (await client.ws_connect("/ws")).close()
+
+    asking(server, look)
+
+
+def test_connections_are_bounded(server: PreviewServer) -> None:
+    address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/")))
+    idle = [socket.create_connection(address) for _ in range(4 * MAX_VIEWERS)]
+    with socket.create_connection(address) as one_more:
+        assert one_more.recv(100).startswith(b"HTTP/1.1 503 ")
+    for connection in idle:
+        connection.close()
+    wait_for(lambda: asking(server, lambda client: client.get("/status")).status == 200, "there is room again")
+
+
+def raw(server: PreviewServer) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/"))))
+    connection.settimeout(10)
+    return connection
+
+
+def upgraded(server: PreviewServer) -> socket.socket:
+    """A WebSocket that nobody reads."""
+    connection = raw(server)
+    lines = ["GET /ws HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]
+    connection.sendall("\r\n".join(lines).encode())
+    return connection
+
+
+def seconds_until_closed(connection: socket.socket, trickle: bytes = b"") -> float:
+    start = time.monotonic()
+    connection.settimeout(0.1)
+    while time.monotonic() - start < 10:
+        try:
+            if trickle:
+                connection.sendall(trickle)
+            if not connection.recv(1000):
+                break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nX-Slow: ",
+        b"POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{",
+    ],
+    ids=["silent", "header", "second header", "body"],
+)
+def test_slow_loris(server: PreviewServer, start: bytes) -> None:
+    """A byte at a time, for ever: closed within the patience (1 s here) and what is left of a sweep."""
+    with raw(server) as connection:
+        connection.sendall(start)
+        assert seconds_until_closed(connection, b"x" if start else b"") < 3
+
+
+def test_an_answer_that_nobody_reads(server: PreviewServer) -> None:
+    """Requests are answered one after the other; who asks and never reads is cut off, not waited for."""
+    server.sink.write(drawn_shot(0, 1280, 720))
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/"))))
+        connection.setblocking(False)
+        request = b"GET /static/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20
+        end = time.monotonic() + 10
+        with pytest.raises(OSError, match=r"reset|Broken"):
+            while time.monotonic() < end:
+                try:
+                    connection.send(request)
+                except BlockingIOError:
+                    time.sleep(0.05)
+    assert time.monotonic() < end
+
+
+def test_large_requests(server: PreviewServer, session: StubSession) -> None:
+    async def ask(client: Client) -> None:
+        body = json.dumps({"strength": 2, "padding": "x" * 70_000})
+        async with client.post("/control", data=body, headers={"Content-Type": "application/json"}) as answer:
+            assert answer.status == 413 and "65536" in (await answer.json())["error"]
+        async with client.get("/status", headers={"X-Long": "x" * 20_000}) as answer:
+            assert answer.status == 400
+
+    asking(server, ask)
+    assert session.strength == 1
+
+
+def test_rates(server: PreviewServer) -> None:
+    async def ask(client: Client) -> list[int]:
+        answers = [await client.post("/control", json={"strength": 1}) for _ in range(45)]
+        return [answer.status for answer in answers]
+
+    statuses = asking(server, ask)
+    assert statuses[:30] == [200] * 30 and 429 in statuses[30:]
+
+
+def test_a_frame_that_cannot_be_shown_is_left_out(server: PreviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crispstream.preview import encode
+
+    original = encode.message
+    monkeypatch.setattr(encode, "message", lambda shot: 1 / 0 if shot.number == 1 else original(shot))
+
+    async def look(client: Client) -> None:
+        async with client.ws_connect("/ws") as viewer:
+            server.sink.write(drawn_shot(1))
+            assert await pictures(viewer, 0.4) == []
+            server.sink.write(drawn_shot(2))
+            assert await pictures(viewer, 0.4) == [2]
+
+    asking(server, look)
+
+
+def test_closing_ends_every_thread_and_tells_the_viewers(session: StubSession) -> None:
+    before = threading.active_count()
+    server = PreviewServer(session, port=0)
+    server.start()
+
+    async def look(client: Client) -> None:
+        viewer = await client.ws_connect("/ws")
+        await asyncio.get_running_loop().run_in_executor(None, server.close)
+        while (message := await viewer.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+            pass
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
+
+    asking(server, look)
+    server.close()
+    server.sink.write(drawn_shot())
+    wait_for(lambda: threading.active_count() <= before, "threads end")
+    with pytest.raises(OSError):
+        raw(server)
+
+
+def test_a_port_in_use(server: PreviewServer, session: StubSession) -> None:
+    port = int(server.url.rsplit(":", 1)[1].strip("/"))
+    with pytest.raises(OutputError, match=f"cannot listen on 127.0.0.1:{port}"):
+        PreviewServer(session, port=port).start()
+    with pytest.raises(OutputError):
+        PreviewServer(session, port=99999).start()
+
+
+def test_nothing_is_logged_of_requests(server: PreviewServer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        asking(server, lambda client: client.get("/?token=0123456789abcdef"))
+        with raw(server) as connection:
+            connection.sendall(b"GET /?token=0123456789abcdef HTTP/1.1\r\nBroken\r\n\r\n")
+            connection.recv(1000)
+    assert "0123456789abcdef" not in caplog.text
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
