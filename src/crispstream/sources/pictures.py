@@ -20,8 +20,8 @@ _COLOR = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr")
 # The TIFF tags that describe the picture and not its storage (TIFF 6.0; Exif and GPS directories).
 _TIFF_KEPT = (270, 271, 272, 305, 306, 315, 33432, 34665, 34853)
 # What Pillow's decoders raise for damage: SyntaxError for PNG chunks, TypeError for a TIFF page without a size, and
-# whatever their parsing of a short or wrong field ends in.
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, IndexError, OverflowError)
+# whatever their parsing of a short or wrong field ends in; MemoryError for a PNG chunk that claims gigabytes.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, IndexError, OverflowError, MemoryError)
 
 
 class PictureSource:
@@ -84,7 +84,7 @@ def read_picture(path: Path, upright: bool = False) -> Frame:
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is refused: more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from error
     except _DAMAGE as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
+        raise InputError(f"{path} cannot be read ({str(error) or type(error).__name__})") from error
 
 
 def _check(picture: Image.Image, path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -74,7 +75,14 @@ class RawSource:
             raise
         self.rate = self.layout.rate
         self._reformatter = VideoReformatter()
-        self._rows = _rows(self.layout)
+        try:
+            self._rows = _rows(self.layout)
+        except (av.FFmpegError, MemoryError) as error:  # FFmpeg draws the line at some 16000x16000
+            self.close()
+            size = f"{self.layout.width}x{self.layout.height}"
+            raise InputError(
+                f"{self._name} has frames of {size}: too large", "check the size, or scale it down"
+            ) from error
         self._bytes = sum(rows * row for rows, row in self._rows)
         if self._own and self._raw:
             self.total = os.fstat(self._file).st_size // self._bytes

@@ -12,16 +12,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from crispstream.convert import DIRECT, change_of, planes_of, refuse_hdr, to_direct
+from crispstream.convert import change_of, frame_of, refuse_hdr, side_data, tags_of
 from crispstream.errors import InputError
-from crispstream.frame import MAX_SIDE, ColorSpec, Frame, Range
+from crispstream.frame import MAX_SIDE, Frame
 from crispstream.tags import VideoTags
 from crispstream.threads import cpu_quota
 
@@ -101,7 +100,7 @@ class VideoSource:
                 picture.time_base = time_base
                 next_pts = picture.pts + (picture.duration or step)
                 end = next_pts * time_base
-                yield self._frame(picture, gap)
+                yield frame_of(picture, self._read_tags(picture), self._reformatter, gap)
                 gap = False
         if damaged:
             self.warnings.append(f"damaged in {damaged} places or truncated: what could be decoded is used")
@@ -142,7 +141,11 @@ class VideoSource:
                 packet = next(packets, None)
             except av.FFmpegError as error:
                 self.warnings.append(f"reading stopped early: {_reason(error)}")
-                yield self._stream.decode(None), True
+                try:
+                    last = self._stream.decode(None)
+                except av.FFmpegError:
+                    last = []
+                yield last, True
                 return
             if packet is None:
                 return
@@ -153,42 +156,15 @@ class VideoSource:
                 continue
             yield pictures, packet.is_corrupt or any(p.is_corrupt for p in pictures)
 
-    def _frame(self, picture: VideoFrame, gap: bool) -> Frame:
-        tags = self._read_tags(picture)
-        picture = to_direct(picture, tags.range == 2, self._reformatter)
-        pixel_format = DIRECT[picture.format.name]
-        return Frame(
-            planes=planes_of(picture),
-            format=pixel_format,
-            color=tags.color(picture.height) if pixel_format.is_yuv else ColorSpec(range=Range.FULL),
-            pts=picture.pts,
-            time_base=picture.time_base,
-            duration=picture.duration or None,
-            discontinuity=gap,
-            info={"video_tags": tags},
-        )
-
     def _read_tags(self, picture: VideoFrame) -> VideoTags:
-        name = picture.format.name
-        color_range = int(picture.color_range)
-        if color_range == 0 and name.startswith(("yuvj", "gray")):
-            color_range = 2  # what FFmpeg takes these formats for
-        tags = VideoTags(
-            matrix=int(picture.colorspace),
-            range=color_range,
-            primaries=int(picture.color_primaries),
-            transfer=int(picture.color_trc),
-            chroma_location=self._chroma_location,
-            sample_aspect_ratio=self._stream.sample_aspect_ratio or None,
-            display_matrix=_display_matrix(picture),
-        )
+        tags = tags_of(picture, self._chroma_location, self._stream.sample_aspect_ratio)
         if self._tags is None:
             if not self._allow_8bit:
-                refuse_hdr(self.path, name, tags.transfer)
-            change = change_of(name)
+                refuse_hdr(self.path, picture.format.name, tags.transfer)
+            change = change_of(picture.format.name)
             if change is not None:
                 self.warnings.append(change)
-            if any(_side_data(picture, kind) for kind in _HDR_FIGURES):
+            if any(side_data(picture, kind) for kind in _HDR_FIGURES):
                 self.warnings.append("the HDR figures (mastering display, light level) are lost")
             if picture.interlaced_frame:
                 self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
@@ -219,19 +195,6 @@ def main_video(streams: tuple[VideoStream, ...]) -> VideoStream | None:
         if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
             return stream
     return None
-
-
-def _display_matrix(picture: VideoFrame) -> tuple[int, ...] | None:
-    data = _side_data(picture, "DISPLAYMATRIX")
-    matrix = np.frombuffer(data or b"", np.int32)
-    return tuple(int(x) for x in matrix) if matrix.size == 9 else None
-
-
-def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
-    try:
-        return bytes(picture.side_data[kind])  # type: ignore[literal-required]
-    except (KeyError, ValueError):  # ValueError: side data of a kind that PyAV does not know
-        return None
 
 
 def _ends_inside_a_box(path: Path) -> bool:
