@@ -25,6 +25,8 @@ _PAUSE = 0.02
 _SELECT_TIMEOUT = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
 
 _logger = logging.getLogger("crispstream.live")
+_owners: dict[str, threading.Thread] = {}
+"""The last thread of each camera: a second one beside it would find it busy, and hang as well where it hangs."""
 
 
 class CameraSource:
@@ -62,8 +64,14 @@ class CameraSource:
         """Open the camera and wait for its first frame. Raises InputError."""
         self._check_access()
         os.environ.setdefault(_SELECT_TIMEOUT, str(max(1, math.ceil(self._timeouts.read))))
-        threading.Thread(target=self._run, name="crispstream-camera", daemon=True).start()
         deadline = monotonic() + self._timeouts.open
+        before = _owners.get(self.name)
+        if before is not None:  # it lets go of the camera when the driver lets go of it
+            before.join(self._timeouts.open)
+            if before.is_alive():
+                raise InputError(f"{self.name} hangs in its driver", "unplug the camera and plug it in again")
+        thread = _owners[self.name] = threading.Thread(target=self._run, name="crispstream-camera", daemon=True)
+        thread.start()
         with self._changed:
             while self._newest is None and self._failure is None:
                 if not self._changed.wait(max(0.0, deadline - monotonic())):
