@@ -48,7 +48,8 @@ def find_pictures(pattern: Path) -> tuple[dict[int, Path], list[str]]:
         if found and missing:
             warnings.append(f"{missing} numbers between {min(found)} and {max(found)} have no picture")
     else:
-        pictures = sorted(p for p in map(Path, glob.glob(str(pattern), recursive=True)) if p.is_file())
+        names = [] if "\0" in str(pattern) else glob.glob(str(pattern), recursive=True)  # glob does not bear a zero
+        pictures = sorted(p for p in map(Path, names) if p.is_file())
         found = dict(enumerate(pictures, 1))
     if not found:
         raise InputError(f"no file matches {pattern}", "put it in quotes, and look at the folder and the suffix")

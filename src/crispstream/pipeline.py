@@ -168,6 +168,8 @@ def _read(source: Source, inbox: BoundedQueue[Frame], stats: PipelineStats) -> N
         inbox.close()
     except (Aborted, Closed):
         pass  # a later stage stopped first and has said why
+    except MemoryError:
+        inbox.abort(InputError("a frame of the input does not fit into the memory", "scale it down first"))
     except BaseException as error:
         inbox.abort(error)
 

@@ -38,7 +38,7 @@ DEEPEST = 6
 WEIGHTS = {"film": 60, "picture": 22, "note": 14, "text": 4}
 """How often each kind is drawn, in percent."""
 PARTS_OF_NOTES = ("engine/manifest.json", "plan.json", "int8.json", "job/.crispstream-job.jsonl")
-KNOWN_NOISE = re.compile(r"^(\w*TIFF\w*|\w+Decode\w*|tempfile\.tif): .*\n", re.M)
+KNOWN_NOISE = re.compile(r"^(\w*TIFF\w*|\w+Decode\w*|JPEGLib|tempfile\.tif): .*\n", re.M)
 """libtiff writes to standard error by itself, and Pillow has no way to stop it."""
 BLOBS = ("weights.safetensors", "encoder.onnx", "foreground.onnx", "background.onnx")
 

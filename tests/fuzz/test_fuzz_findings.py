@@ -16,9 +16,9 @@ import seeds
 from clips import Identity, read_clip, write_clip
 from PIL import Image
 
-from crispstream import Deblurrer, manifest, record, run
+from crispstream import Deblurrer, manifest, record, run, sources
 from crispstream.cut import parse_time
-from crispstream.errors import CrispStreamError, EngineError, OutputError, UsageError
+from crispstream.errors import CrispStreamError, EngineError, InputError, OutputError, UsageError
 from crispstream.patterns import is_numbered
 
 
@@ -144,3 +144,59 @@ def test_a_damaged_graph_prints_nothing(
     with pytest.raises(EngineError, match="cannot load"):
         Deblurrer(engine("encoder", graph.replace(b"Conv", b"C\x8cnv")), "cpu", backend="onnxruntime")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_decoder_that_fails_at_the_end_of_a_file_that_fails(tmp_path: Path) -> None:
+    """The second frame is noise, and the third one's size too large: the error of the one waits behind the other's."""
+    path = write_clip(tmp_path / "in.ivf", codec="libvpx-vp9", pts=[0, 1, 2], time_base=Fraction(1, 25))
+    data = path.read_bytes()
+    first = 32 + 12 + int.from_bytes(data[32:36], "little")
+    broken = data[first + 12 : first + 20] + b"\xff" * 60
+    frame = len(broken).to_bytes(4, "little") + data[first + 4 : first + 12] + broken
+    path.write_bytes(data[:first] + frame + (2**32 - 2**23).to_bytes(4, "little") + bytes(20))
+    report = run(path, tmp_path / "out.mkv", deblurrer=Identity())
+    assert report.frames == 1 == len(read_clip(tmp_path / "out.mkv").pts)
+    assert any("stopped early" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("size", [(32768, 32768), (20000, 20000)])
+def test_raw_frames_that_are_larger_than_ffmpeg_takes(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "in.y4m").write_bytes("YUV4MPEG2 W{} H{} F25:1\nFRAME\n".format(*size).encode() + bytes(1000))
+    for settings in ({}, {"size": size, "pixel_format": "bgr24"}):
+        with pytest.raises(InputError, match="too large"):
+            run(tmp_path / "in.y4m", tmp_path / "out.mp4", deblurrer=Identity(), **settings)
+
+
+def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PNG chunk that claims 2 GiB, and a frame that is too much, each where no such memory is."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
+    write_clip(tmp_path / "in.mp4", frames=2)
+    monkeypatch.setattr(sources.pictures, "_frame", fail)
+    with pytest.raises(InputError, match="MemoryError"):
+        run(tmp_path / "in.png", tmp_path / "out.png", deblurrer=Identity())
+    monkeypatch.setattr(sources.video.VideoSource, "_read_tags", fail)
+    with pytest.raises(InputError, match="does not fit into the memory"):
+        run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity())
+
+
+def test_an_exif_block_that_a_format_does_not_take(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 0  # libtiff knows orientations from 1 on
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.jpg", exif=exif)
+    report = run(tmp_path / "in.jpg", tmp_path / "out.tif", deblurrer=Identity())
+    assert report.warnings == ["the Exif block of a picture does not go into TIFF: left out"]
+    assert Image.open(tmp_path / "out.tif").size == (8, 8)
+
+
+@pytest.mark.parametrize("value", ["x" * 5000, "two\nlines", "\ud800"])
+def test_notes_whose_texts_no_message_can_say(engine: Callable[[str, bytes], Path], value: str) -> None:
+    folder = engine("encoder", b"")
+    fields = json.loads((folder / manifest.FILE_NAME).read_text())
+    fields["tensors"]["head"]["dtype"] = value
+    (folder / manifest.FILE_NAME).write_text(json.dumps(fields))
+    with pytest.raises(EngineError, match="'dtype' is no short plain text"):
+        manifest.load(folder)
