@@ -19,7 +19,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_D
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: demo test test-gpu lint bench setup constraints clean
+.PHONY: demo test test-gpu test-gst apt-missing lint bench setup constraints clean
 
 # Standard output belongs to the program: what the set-up has to say goes to standard error.
 demo: $(VENV)/.demo
@@ -36,6 +36,20 @@ test-gpu:
 	@for tool in memcheck racecheck initcheck synccheck; do compute-sanitizer --tool $$tool --error-exitcode 1 \
 		$(GPU_PYTHON) -m pytest -m gpu tests/kernels --timeout 0 -p no:cacheprovider || exit 1; done
 	@$(GPU_PYTHON) benchmarks/gpu.py
+
+# Everything that needs GStreamer, which comes from apt and has the system's Python: the element (gst/README.md).
+APT_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+	gstreamer1.0-plugins-ugly gstreamer1.0-python3-plugin-loader python3-gst-1.0 gir1.2-gst-plugins-base-1.0 \
+	gir1.2-gst-rtsp-server-1.0
+test-gst: setup
+	@missing=$$($(MAKE) apt-missing); [ -z "$$missing" ] || { \
+		echo "crispstream: error: GStreamer is not complete, type: sudo apt install" $$missing >&2; exit 1; }
+	@CRISPSTREAM_NEEDS_GST=1 $(BIN)/python -m pytest tests/gst $(ARGS)
+
+# Which of those are not installed.
+apt-missing:
+	@for package in $(APT_PACKAGES); do \
+		dpkg-query --show --showformat='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done
 
 lint: setup
 	@$(BIN)/ruff check
