@@ -91,6 +91,8 @@ def compare(
             if sink is not None:
                 sink.write(_frame(_VIEWS[mode](views[0], views[1]), frames[0], output))
             count += 1
+        if count == 0:
+            raise InputError(f"{paths[0]} holds no frame that can be decoded")
         if sink is not None:
             sink.close()
     for source in sources:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from crispstream import Deblurrer, manifest, plan, quantised, run
 from crispstream.commands.common import frame_rate, frame_size
+from crispstream.compare import compare
 from crispstream.cut import parse_time
 from crispstream.errors import CrispStreamError, EarlyEndError, EngineError, InputError, UsageError
 from crispstream.frame import Frame
@@ -37,6 +38,8 @@ def film(path: Path, rng: Random) -> str:
     target = rng.choice(
         ("out.mp4", "out.mp4", "out.mkv", "out.mkv", "out.mov", "out.webm", "out.ts", "out.y4m", "%d.png")
     )
+    if rng.random() < 0.1:
+        return _checked(path, partial(_compare, path, Path("out/out.mkv")))
     settings: dict[str, Any] = {}
     if rng.random() < 0.2:
         settings["start"] = rng.choice(("0", "0.04", "0.1", "1:00:00"))
@@ -54,52 +57,61 @@ def film(path: Path, rng: Random) -> str:
     if path.suffix == ".y4m" and rng.random() < 0.5:
         os.dup2(os.open(path, os.O_RDONLY), 0)
         source = "-"
-    return _run(source, Path("out") / target, path, settings)
+    return _checked(path, partial(_run, source, Path("out") / target, settings))
 
 
 def picture(path: Path, rng: Random) -> str:
     """Into a picture, alone or as one of a folder, or as a frame of a film."""
-    what = rng.randrange(6)
+    what = rng.randrange(8)
     if what == 0:
-        return _run(path.parent, Path("out"), path, {})
+        return _checked(path, partial(_run, path.parent, Path("out"), {}))
     if what == 1:
-        return _run(str(path.parent / f"*{path.suffix}"), Path("out/out.mkv"), path, {"encoder": "ffv1"})
+        source = str(path.parent / f"*{path.suffix}")
+        return _checked(path, partial(_run, source, Path("out/out.mkv"), {"encoder": "ffv1"}))
+    if what == 2:
+        return _checked(path, partial(_compare, path, Path("out/out.png")))
     suffix = rng.choice((path.suffix, path.suffix, ".png", ".jpg", ".webp", ".tif", ".bmp"))
-    return _run(path, Path(f"out/out{suffix}"), path, {})
+    return _checked(path, partial(_run, path, Path(f"out/out{suffix}"), {}))
 
 
-def _run(source: str | Path, target: Path, path: Path, settings: dict[str, Any]) -> str:
-    """``crispstream.run``, and a look at all that it leaves behind."""
+def _run(source: str | Path, target: Path, settings: dict[str, Any]) -> tuple[int, list[str]]:
+    """Frames written, and what was said of them."""
+    report = run(source, target, deblurrer=Identity(), **settings)
+    json.dumps(report.to_dict(), default=str)
+    return report.frames, [*report.warnings, *report.skipped, *(reason for _, reason in report.failed)]
+
+
+def _compare(path: Path, target: Path) -> tuple[int, list[str]]:
+    """The file beside itself, and itself as what both should be."""
+    report = compare(path, path, target, reference=path)
+    if report["after"]["psnr"] < 90:
+        raise BrokenPromiseError(f"a picture is not like itself: {report}")
+    return report["frames"], report["warnings"]
+
+
+def _checked(path: Path, action: Callable[[], tuple[int, list[str]]]) -> str:
+    """What was said, after a look at all that is left behind."""
     before = path.read_bytes()
-    target.parent.mkdir(exist_ok=True)
+    Path("out").mkdir()
     frames, said = 0, ""
     try:
-        report = run(source, target, deblurrer=Identity(), **settings)
+        frames, remarks = action()
     except EarlyEndError as error:
         frames, said = -1, _one_line(error)
     except CrispStreamError as error:
         said = _one_line(error)
     else:
-        frames = report.frames
-        if not frames:
-            raise BrokenPromiseError("a report of no frames")
-        remarks = [*report.warnings, *report.skipped, *(reason for _, reason in report.failed)]
-        if any("\n" in remark for remark in remarks):
-            raise BrokenPromiseError(f"a remark of several lines: {remarks}")
-        json.dumps(report.to_dict(), default=str)
-        said = f"done {target.suffix}: {remarks}"
+        said = f"done: {remarks}"
+        if frames < 1 or any("\n" in remark for remark in remarks):
+            raise BrokenPromiseError(f"{frames} frames, or a remark of several lines: {remarks}")
     if path.read_bytes() != before:
         raise BrokenPromiseError("the input was changed")
     left = sorted(p for p in Path("out").rglob("*") if p.is_file())
-    if any(p.name.endswith(".part") for p in left):
+    if any(p.name.endswith(".part") for p in left) or (left and not frames):
         raise BrokenPromiseError(f"left behind: {left}, after: {said}")
-    if not frames and left:
-        raise BrokenPromiseError(f"an error, and an output: {left}, after: {said}")
-    if frames > 0 and not left:
-        raise BrokenPromiseError("no error, and no output")
     found = sum(map(_count, left))
     if frames > 0 and found != frames:
-        raise BrokenPromiseError(f"{found} frames in {target.suffix} instead of {frames}, after: {said}")
+        raise BrokenPromiseError(f"{found} frames in {left} instead of {frames}, after: {said}")
     return said
 
 

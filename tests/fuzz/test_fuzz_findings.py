@@ -17,6 +17,7 @@ from clips import Identity, read_clip, write_clip
 from PIL import Image
 
 from crispstream import Deblurrer, manifest, record, run, sources
+from crispstream.compare import compare
 from crispstream.cut import parse_time
 from crispstream.errors import CrispStreamError, EngineError, InputError, OutputError, UsageError
 from crispstream.patterns import is_numbered
@@ -181,6 +182,14 @@ def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sources.video.VideoSource, "_read_tags", fail)
     with pytest.raises(InputError, match="does not fit into the memory"):
         run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity())
+
+
+def test_films_without_a_frame_are_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "in.y4m"
+    path.write_bytes(b"YUV4MPEG2 W16 H16 F25:1\n")
+    with pytest.raises(InputError, match="no frame"):
+        compare(path, path, tmp_path / "out.mkv", reference=path)
+    assert not (tmp_path / "out.mkv").exists()
 
 
 def test_an_exif_block_that_a_format_does_not_take(tmp_path: Path) -> None:
