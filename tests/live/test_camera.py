@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic, sleep
@@ -46,6 +47,7 @@ class Camera:
         return self._opened
 
     def set(self, number: int, value: float) -> bool:
+        assert isinstance(value, (int, float))  # OpenCV takes nothing else
         self.asked.append((number, value))
         return True
 
@@ -128,7 +130,7 @@ def test_capture_time_is_the_drivers_where_it_is_plausible(plug: Any, lag: float
 
 def test_what_the_driver_gives_instead_is_told(plug: Any, caplog: pytest.LogCaptureFixture) -> None:
     given = {cv2.CAP_PROP_FRAME_WIDTH: 640.0, cv2.CAP_PROP_FOURCC: float(cv2.VideoWriter.fourcc(*"YUYV"))}
-    source, camera = plug(picture, given=given, size=(1280, 720), rate=30.0, fourcc="MJPG")
+    source, camera = plug(picture, given=given, size=(1280, 720), rate=Fraction(30), fourcc="MJPG")
     with caplog.at_level(logging.WARNING, "crispstream.live"):
         source.open()
     told = [record.getMessage() for record in caplog.records]

@@ -357,3 +357,30 @@ def test_mpeg_ts_over_udp() -> None:
     finally:
         sender.kill()
         sender.wait()
+
+
+@needs_ffmpeg
+def test_rtmp_and_its_key_appears_nowhere() -> None:
+    port = free_port()
+    url = f"rtmp://127.0.0.1:{port}/live/{SECRET}"
+    command = "ffmpeg -v error -nostdin -re -f lavfi -i testsrc2=s=64x48:r=25 -c:v libx264 -tune zerolatency -g 10"
+    sender = subprocess.Popen([*command.split(), "-f", "flv", "-listen", "1", url])
+    try:
+        begin = monotonic()
+        source = NetworkSource(url, SHORT)
+        while True:  # until ffmpeg listens
+            try:
+                source.open()
+                break
+            except InputError as error:
+                assert "refused" in str(error) and monotonic() - begin < 20
+                sleep(0.1)
+        assert {(f.width, f.height) for f in take(source, 20)} == {(64, 48)}
+        sender.kill()
+        error, seconds = failure(source)
+        assert seconds < SHORT.read + 1
+        assert SECRET not in f"{source.name} {error}" and source.name.endswith("/live/***")
+    finally:
+        source.close()
+        sender.kill()
+        sender.wait()

@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 
-from crispstream.errors import InputError
+from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame, PixelFormat
 from crispstream.live.protocol import CAPTURED, EndOfSource, Timeouts
 from crispstream.sources.paced import PacedSource, StdinSource
@@ -126,10 +126,29 @@ def test_an_empty_film_does_not_loop_for_ever() -> None:
         source.read()
 
 
+def test_what_is_no_film_is_not_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"no film at all")
+    source = PacedSource(path.name, lambda: VideoSource(path))
+    with pytest.raises(UsageError, match="not a video"):
+        source.open()
+    source.close()
+
+
+def test_a_pipe_that_breaks_off_in_a_header_is_final(pipe: int) -> None:
+    os.write(pipe, b"YUV4MPEG2 W4 H2 F25:1\nFRAME\n" + bytes(12) + b"garbage\n")
+    source = StdinSource(None, Timeouts(open=5, read=5))
+    source.open()
+    assert source.read() is not None
+    with pytest.raises(UsageError, match="does not begin with FRAME"):
+        source.read()
+    source.close()
+
+
 def test_frames_without_a_time_are_refused() -> None:
     source = PacedSource("film", lambda: Film([None]))
     source.open()
-    with pytest.raises(EndOfSource, match="without a time"):
+    with pytest.raises(UsageError, match="without a time"):
         source.read()
 
 
@@ -201,6 +220,6 @@ def test_a_silent_pipe_can_be_opened_again(pipe: int) -> None:
 def test_nonsense_on_a_pipe_is_final(pipe: int) -> None:
     os.write(pipe, b"this is not yuv4mpeg\n")
     source = StdinSource(None, Timeouts(open=5, read=5))
-    with pytest.raises(EndOfSource, match="not yuv4mpeg"):
+    with pytest.raises(UsageError, match="not yuv4mpeg"):
         source.open()
     source.close()

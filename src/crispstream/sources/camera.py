@@ -43,7 +43,7 @@ class CameraSource:
         device: int | str | Path,
         timeouts: Timeouts | None = None,
         size: tuple[int, int] | None = None,
-        rate: float | None = None,
+        rate: float | Fraction | None = None,
         fourcc: str | None = None,
     ) -> None:
         if fourcc is not None and (len(fourcc) != 4 or not fourcc.isascii()):
@@ -148,7 +148,7 @@ class CameraSource:
             wanted["width"] = (cv2.CAP_PROP_FRAME_WIDTH, self._size[0])
             wanted["height"] = (cv2.CAP_PROP_FRAME_HEIGHT, self._size[1])
         if self._rate is not None:
-            wanted["rate"] = (cv2.CAP_PROP_FPS, self._rate)
+            wanted["rate"] = (cv2.CAP_PROP_FPS, float(self._rate))
         for number, value in wanted.values():
             capture.set(number, value)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # more would only be older

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from crispstream.errors import InputError
+from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live.protocol import CAPTURED, EndOfSource, Timeouts
 from crispstream.sources.pacer import Pacer, wait_until
@@ -26,8 +26,8 @@ class Film(Protocol):
 class PacedSource:
     """A film in real time: every frame when its presentation time says, CAPTURED is when it was due.
 
-    ``make`` opens the film and raises InputError. With ``loop`` it is opened again after its last frame, and times go
-    on where they ended; without it EndOfSource is raised there.
+    ``make`` opens the film. What is wrong with a film is UsageError, since no second try mends it. With ``loop`` it is
+    opened again after its last frame, and times go on where they ended; without it EndOfSource is raised there.
     """
 
     def __init__(self, name: str, make: Callable[[], Film], loop: bool = False) -> None:
@@ -40,20 +40,26 @@ class PacedSource:
         self._shift = self._end = 0
 
     def open(self) -> None:
-        """Open the film. Raises InputError."""
-        self._film = self._make()
+        """Open the film. Raises UsageError."""
+        try:
+            self._film = self._make()
+        except InputError as error:
+            raise _final(error) from error
         self._frames = iter(self._film)
         self._begun = False
 
     def read(self) -> Frame | None:
-        """The next frame when it is due, None where that is more than POLL_SECONDS away. Raises EndOfSource."""
+        """The next frame when it is due, None where that is more than POLL_SECONDS away.
+
+        Raises EndOfSource, and UsageError for damage.
+        """
         if self._held is None:
             frame = self._next()
             if frame is None:
                 return None
             seconds = frame.seconds
             if seconds is None:
-                raise EndOfSource(f"{self.name} has frames without a time: it cannot be played in real time")
+                raise UsageError(f"{self.name} has frames without a time: it cannot be played in real time")
             self._held = frame, self._pacer.due(seconds)
         frame, moment = self._held
         if not wait_until(moment):
@@ -81,6 +87,8 @@ class PacedSource:
             self.close()
             self.open()
             frame = next(self._frames, None)
+        except InputError as error:
+            raise _final(error) from error
         if frame is None or frame.pts is None:
             return frame
         if not self._begun:
@@ -95,8 +103,7 @@ class PacedSource:
 class StdinSource:
     """Raw frames or yuv4mpeg on standard input, as they come; CAPTURED is left to who reads.
 
-    ``layout`` as for RawSource. A pipe cannot be begun anew: whatever is wrong with it after its beginning is
-    EndOfSource, with the reason as its text.
+    ``layout`` as for RawSource. A pipe cannot be begun anew: whatever is wrong with what it brings is UsageError.
     """
 
     name = STANDARD_INPUT
@@ -114,17 +121,17 @@ class StdinSource:
         try:
             self._source = RawSource(None, self._layout)
         except InputError as error:
-            raise EndOfSource(str(error), error.hint) from error
+            raise _final(error) from error
         self._frames = iter(self._source)
 
     def read(self) -> Frame | None:
-        """The next frame, None where the pipe is silent. Raises EndOfSource."""
+        """The next frame, None where the pipe is silent. Raises EndOfSource and UsageError."""
         try:
             return next(self._frames)
         except StopIteration:
             raise EndOfSource(f"{self.name} has ended") from None
         except InputError as error:
-            raise EndOfSource(str(error), error.hint) from error
+            raise _final(error) from error
 
     def close(self) -> None:
         """Let go of the pipe, which stays open. Idempotent."""
@@ -132,3 +139,8 @@ class StdinSource:
             self._source.close()
             self._source = None
         self._frames = iter(())
+
+
+def _final(error: InputError) -> UsageError:
+    """The same, as what nobody tries again."""
+    return UsageError(str(error), error.hint)
