@@ -108,10 +108,10 @@ def test_another_format_is_converted() -> None:
 def test_strides_and_offsets_of_the_buffer_are_obeyed() -> None:
     data = np.arange(200, dtype=np.uint8)
     layout = Layout(PixelFormat.NV12, 5, 3, (8, 8), (0, 24), VideoTags())
-    luma, chroma = layout.planes(data.tobytes(), [10, 12], [4, 60])
+    luma, chroma = layout.planes(data, [10, 12], [4, 60])
     assert luma.shape == (3, 5) and luma[1, 2] == 4 + 10 + 2
     assert chroma.shape == (2, 3, 2) and chroma[1, 2, 1] == 60 + 12 + 5
-    assert not luma.flags.writeable
+    assert np.shares_memory(luma, data) and np.shares_memory(chroma, data)
 
 
 def test_times_grow_and_capture_is_by_the_pipelines_clock() -> None:

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -275,6 +276,28 @@ def test_mpeg_ts_over_http_then_silence(tmp_path: Path) -> None:
         assert all(a.pts < b.pts for a, b in pairwise(frames))  # type: ignore[operator]
         error, seconds = failure(source)
         assert "sent nothing for 1.5 s" in str(error) and seconds < 3
+
+
+def test_sound_without_pictures_is_no_video(tmp_path: Path) -> None:
+    """Ten pictures, and sound that goes on for five seconds."""
+    path = tmp_path / "clip.ts"
+    with av.open(path, "w", container_options={"muxrate": "400000"}) as container:
+        video = container.add_stream("libx264", 25, options={"tune": "zerolatency"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("mp2", rate=48000)
+        for index in range(125):
+            if index < 10:
+                container.mux(video.encode(av.VideoFrame(64, 48, "yuv420p")))
+            sound = av.AudioFrame(format="s16", layout="stereo", samples=1920)
+            sound.sample_rate, sound.pts, sound.time_base = 48000, index * 1920, Fraction(1, 48000)
+            container.mux(audio.encode(sound))
+    data = path.read_bytes()
+    step = len(data) // 250 // 188 * 188
+    parts = iter([data[i : i + step] for i in range(0, len(data), step)])
+    with streaming(b"video/mp2t", parts, 0.02) as url, opened(url, Timeouts(4, 1)) as source:
+        take(source, 5)
+        error, seconds = failure(source)
+    assert str(error).endswith("sent no picture for 1 s") and seconds < 3
 
 
 def test_motion_jpeg_has_the_times_of_its_arrival(tmp_path: Path) -> None:

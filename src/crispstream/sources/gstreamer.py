@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from time import monotonic
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from crispstream.errors import InputError, UsageError
-from crispstream.frame import MAX_SIDE, ColorSpec, Frame, PixelFormat, Range, plane_shapes
+from crispstream.frame import MAX_SIDE, ColorSpec, Frame, PixelFormat, Plane, Range, plane_shapes
 from crispstream.live.addresses import masked
 from crispstream.live.protocol import CAPTURED, POLL_SECONDS, EndOfSource, Timeouts
 from crispstream.tags import VideoTags
@@ -90,7 +91,7 @@ class GStreamerSource:
         self._pipeline = self._sink = self._bus = self._first = self._caps = None
 
     def _parse(self) -> tuple[Any, Any]:
-        own = f"name={SINK}" in self._text
+        own = re.search(rf'\bname\s*=\s*"?{SINK}\b', self._text) is not None
         try:
             pipeline = self._gst.parse_launch(self._text if own else self._text + _TAIL)
         except Exception as error:  # GLib.Error, a class that only exists with PyGObject
@@ -152,7 +153,8 @@ class GStreamerSource:
         assert layout is not None
         meta = self._video.buffer_get_video_meta(buffer)
         strides, offsets = (layout.strides, layout.offsets) if meta is None else (meta.stride, meta.offset)
-        data = buffer.extract_dup(0, buffer.get_size())  # the pipeline takes its memory back
+        with buffer.map(self._gst.MapFlags.READ) as memory:  # which the pipeline takes back
+            data = np.frombuffer(memory.data, np.uint8).copy()
         captured = self._captured(sample, buffer)
         return Frame(
             layout.planes(data, strides, offsets),
@@ -206,11 +208,11 @@ class Layout:
     offsets: tuple[int, ...]
     tags: VideoTags
 
-    def planes(self, data: bytes, strides: Any, offsets: Any) -> tuple[Any, ...]:
-        """The planes in ``data`` as read-only views, shaped as ``Frame`` wants them."""
+    def planes(self, data: Plane, strides: Any, offsets: Any) -> tuple[Plane, ...]:
+        """The planes in ``data``, a row of bytes, as views, shaped as ``Frame`` wants them."""
         shapes = plane_shapes(self.format, self.width, self.height)
         return tuple(
-            np.ndarray(shape, np.uint8, data, offset, (stride, *((shape[2], 1) if len(shape) == 3 else (1,))))
+            np.ndarray(shape, np.uint8, data.data, offset, (stride, *((shape[2], 1) if len(shape) == 3 else (1,))))
             for shape, stride, offset in zip(shapes, strides, offsets, strict=False)
         )
 
@@ -240,5 +242,7 @@ def _gstreamer() -> tuple[Any, Any]:
             f"GStreamer pipelines need PyGObject ({error})",
             f"{_PACKAGES}; then set PYTHONPATH=/usr/lib/python3/dist-packages (docs/live.md)",
         ) from error
+    if not hasattr(Gst.MapInfo, "__enter__"):  # without it a picture could only be copied byte by byte
+        raise UsageError("GStreamer pipelines need its Python additions", "apt install python3-gst-1.0")
     Gst.init(None)
     return Gst, GstVideo
