@@ -43,7 +43,10 @@ def imshow(title, picture):
 def waitKey(milliseconds):
     tell("wait")
     return ORDERS.get("key", -1) if count >= 3 else -1
-def getWindowProperty(title, which): return 0.0 if ORDERS.get("close") and count >= 3 else 1.0
+def getWindowProperty(title, which):
+    if count < 3 or "close" not in ORDERS: return 1.0
+    if ORDERS["close"] == "Qt": raise error("NULL guiReceiver (please create a window)")
+    return 0.0
 def destroyAllWindows(): tell("end")
 """
 
@@ -109,7 +112,7 @@ def test_frames_are_shown_and_the_window_is_served_without_any(stub: Stub) -> No
     assert children() <= before and descriptors() == files
 
 
-@pytest.mark.parametrize("how", [{"key": 27}, {"key": ord("q")}, {"close": True}])
+@pytest.mark.parametrize("how", [{"key": 27}, {"key": ord("q")}, {"close": "GTK"}, {"close": "Qt"}])
 def test_the_user_closes_it(stub: Stub, how: dict[str, Any]) -> None:
     stub.orders(**how)
     sink = WindowSink()

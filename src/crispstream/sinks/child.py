@@ -7,7 +7,6 @@ the whole process when something fails (Xlib, Qt).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
@@ -57,8 +56,6 @@ class Child:
         self._frames, self._said = self._process.stdin, self._process.stdout
         self._rest, self._open, self._ended = b"", False, False
         os.set_blocking(self._frames.fileno(), False)
-        with suppress(OSError):  # more than the user's limit
-            fcntl.fcntl(self._frames, 1031, 1 << 20)  # F_SETPIPE_SZ, which Python 3.10 knows on Linux alone
         self._poll = select.poll()
         self._poll.register(self._said, select.POLLIN)
         try:

@@ -23,7 +23,7 @@ _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "
 _MUXER_OPTIONS = {
     "rtsp": {"rtsp_transport": "tcp"},
     "flv": {"flvflags": "no_duration_filesize", "flush_packets": "1"},
-    "mpegts": {"flush_packets": "1", "muxdelay": "0"},
+    "mpegts": {"flush_packets": "1"},
 }
 
 

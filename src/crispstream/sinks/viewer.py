@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import select
 
+import cv2
+
 from crispstream.frame import PixelFormat
 from crispstream.sinks.child import Feed
 
@@ -20,16 +22,17 @@ def main() -> None:
     feed = Feed()
     if not feed.about:
         return
-    import cv2
-
-    title, width, height = feed.about["title"], feed.about["width"], feed.about["height"]
     try:
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-        scale = min(1.0, _WIDEST / width)
-        cv2.resizeWindow(title, round(width * scale), round(height * scale))
+        _show(feed)
     except cv2.error as error:
         feed.say(error=str(error).strip().splitlines()[0])
-        return
+
+
+def _show(feed: Feed) -> None:
+    title, width, height = feed.about["title"], feed.about["width"], feed.about["height"]
+    cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+    scale = min(1.0, _WIDEST / width)
+    cv2.resizeWindow(title, round(width * scale), round(height * scale))
     feed.say(open="")
     shown = False
     while True:
@@ -40,7 +43,14 @@ def main() -> None:
             cv2.imshow(title, order.frame.planes[0])
             shown = True
         key = cv2.waitKey(1) & 0xFF
-        if key in (_ESCAPE, ord("q")) or (shown and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1):
+        if key in (_ESCAPE, ord("q")) or (shown and _is_gone(title)):
             feed.say(closed="the window was closed")
             break
     cv2.destroyAllWindows()
+
+
+def _is_gone(title: str) -> bool:
+    try:
+        return cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1
+    except cv2.error:  # Qt has no window any more to ask
+        return True
