@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ _NEEDED = {
 }
 
 
+@cache
 def missing_package() -> str | None:
     """The Debian package that a server needs and this machine lacks."""
     if not Path(PYTHON).exists():

@@ -164,6 +164,16 @@ def test_user_and_password_appear_nowhere(caplog: pytest.LogCaptureFixture) -> N
 
 
 @needs_server
+def test_a_server_that_names_a_length_is_still_one_to_come_back_to(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "clip.avi", 3, "mjpeg", "yuvj420p")
+    with RtspServer(file=film) as server, opened(server.url) as source:
+        assert source._container is not None and source._container.duration
+        take(source, 5)
+        server.kill()
+        assert not isinstance(failure(source)[0], EndOfSource)
+
+
+@needs_server
 def test_hardware_that_fails_is_no_reason_to_fail(rtsp: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no NVIDIA driver, opening the decoder fails after the stream was opened."""
     try:
@@ -194,9 +204,6 @@ def test_a_protocol_that_ffmpeg_lacks_is_said_to_be_so() -> None:
         assert "cannot" in str(error) or "sent nothing" in str(error)
     finally:
         source.close()
-
-
-# --- HTTP
 
 
 def write_clip(

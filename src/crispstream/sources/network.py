@@ -45,7 +45,7 @@ _logger = logging.getLogger("crispstream.live")
 
 
 class NetworkSource:
-    """The video of ``url``. Frames come as they are decoded; recordings and HLS, which arrive faster, in real time.
+    """The video of ``url``. Frames come as they are decoded; HLS and recordings over HTTP, being faster, in real time.
 
     ``transport`` is RTSP's. With ``hardware`` a graphics card decodes where it can. CAPTURED is when the packet
     arrived that completed the picture. Half of the open timeout is for the connection and half for finding the video
@@ -96,8 +96,9 @@ class NetworkSource:
         self._packets = self._container.demux()
         self._opened = begin
         self._own_clock = not _TIMELESS.isdisjoint(names)
-        recorded = self._container.duration is not None and self._container.duration > 0
-        self._pacer = Pacer() if recorded or "hls" in names else None
+        # RTSP servers send recordings in real time themselves, and not every one that names a length has one.
+        recorded = "hls" in names or (self._container.duration or 0) > 0
+        self._pacer = Pacer() if recorded and scheme(self._url) in ("http", "https") else None
         where = "hardware" if context.is_hwaccel else "software"
         _logger.info("%s: %s in %s, decoded in %s", self.name, context.name, names[0], where)
 
