@@ -55,7 +55,8 @@ def test_shots_arrive_in_order_and_the_sink_is_closed() -> None:
     assert status["latency_ms"]["p50"] >= 0
 
 
-def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept() -> None:
+def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALLED_SECONDS", 0.05)
     free = threading.Event()
     made = Made(lambda s: (free.wait(10), None)[1], capacity=3)
     made.outlet.offer(shot(0))
@@ -64,6 +65,7 @@ def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept() -> None:
     for i in range(1, 101):
         made.outlet.offer(shot(i))
     assert time.monotonic() - since < 1
+    wait_for(lambda: made.outlet.status()["state"] == "stalled")
     assert not made.outlet.join(0.1)
     assert made.outlet.state == "failed" and "stalled" in made.outlet.error
     free.set()
@@ -112,6 +114,7 @@ def test_what_cannot_get_better_is_not_tried_again(error: Exception, state: str)
     wait_for(made.outlet.ended.is_set)
     made.outlet.offer(shot(1))
     assert made.outlet.state == state and len(made.sinks) == 1 and made.sinks[0].aborted == 1
+    assert made.outlet.dropped == 2, "what comes later is lost, and counted"
     assert made.outlet.failure is (error if state == "failed" else None)
 
 

@@ -104,6 +104,31 @@ def test_threads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert line.receiver.ended.wait(5)
 
 
+def test_where_everything_hangs_for_good_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "BLOCKED_SECONDS", 0.2)
+    free = threading.Event()
+    line = Line(*[iter([hang(free)]) for _ in range(20)], timeouts=Timeouts(0.05, 0.05))
+    assert line.receiver.ended.wait(5)
+    assert isinstance(line.receiver.failure, InputError) and "hang" in str(line.receiver.failure)
+    free.set()
+
+
+def test_a_source_that_cannot_be_made_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def make() -> ScriptedSource:
+        tries.append(0)
+        if len(tries) < 3:
+            raise OSError("too many open files")
+        return ScriptedSource(iter([picture(1)]))
+
+    receiver = Receiver("camera", make, lambda frame, at: None, SHORT)
+    receiver.start()
+    assert receiver.ended.wait(5)
+    assert receiver.frames.count == 1 and receiver.failure is None and len(tries) == 3
+
+
 def test_stop_does_not_wait_for_a_source_that_hangs() -> None:
     free = threading.Event()
     line = Line(iter([picture(1), hang(free)]), timeouts=Timeouts(60, 60))

@@ -105,6 +105,27 @@ def test_stop_finishes_what_is_under_way() -> None:
     assert frames["out"] == len(run.sink.shots) and frames["in"] - frames["out"] <= 3
 
 
+def test_an_engine_that_hangs_is_noticed_and_quiet_times_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispstream.live.session.HUNG_SECONDS", 0.2)
+    free = threading.Event()
+
+    def stuck(frame: Frame) -> None:
+        if frame.planes[0][0, 0, 0] == 9:
+            free.wait(10)
+
+    steps = [picture(1), lambda: time.sleep(0.5), picture(2), lambda: time.sleep(0.5), picture(9)]
+    run = Run(iter([*steps, lambda: time.sleep(1.5)]), engine=StubEngine(fail=stuck))
+    seen = []
+    while run.session.status()["frames"]["in"] < 3:
+        seen.append(run.session.hangs)
+        time.sleep(0.01)
+    assert not any(seen)
+    wait_for(lambda: run.session.hangs)
+    free.set()
+    run.end()
+    assert not run.session.hangs
+
+
 def test_a_stalled_sink_does_not_hold_up_the_session() -> None:
     free = threading.Event()
     run = Run(paced(60, 100), act=lambda shot: (free.wait(2), None)[1])

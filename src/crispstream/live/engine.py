@@ -9,7 +9,7 @@ from typing import Any
 
 from crispstream.deblurrer import Deblurrer, DeblurStream, Pending
 from crispstream.engine.select import BACKENDS
-from crispstream.errors import CrispStreamError, UsageError
+from crispstream.errors import UsageError
 from crispstream.frame import Frame
 from crispstream.manifest import available_presets
 
@@ -28,6 +28,7 @@ class LiveEngine:
         self._deblurrer = Deblurrer(**self._options)
         self._name = self._deblurrer.engine.name
         self._stream: DeblurStream = self._deblurrer.open_stream()
+        self._last: Frame | None = None
         self._lock = threading.Lock()
         self._coming: Deblurrer | None = None
         self._opener: threading.Thread | None = None
@@ -51,6 +52,7 @@ class LiveEngine:
         """Start on the next frame. Also the Deblurrer that was in use before, where this frame is the first of another
         one: to be closed when its frames are done. Raises EngineError."""
         with self._lock:
+            self._last = frame
             coming, self._coming = self._coming, None
             before = None
             if coming is not None:
@@ -108,16 +110,24 @@ class LiveEngine:
         self._deblurrer.close()
 
     def _open(self, options: dict[str, Any]) -> None:
+        coming = None
         try:
             coming = Deblurrer(**options)
-        except CrispStreamError as error:
-            self.error = str(error)
-            _logger.error("engine %s: %s", options["preset"], error)
+            # On a frame like those to come: what is allocated or refused for their size is known before the change.
+            if self._last is not None:
+                coming.submit(self._last).result()
+        except Exception as error:  # whatever is wrong with it, the stream goes on as it is
+            self.error = str(error) or type(error).__name__
+            _logger.error("engine %s: %s", options["preset"], self.error)
+            if coming is not None:
+                coming.close()
             return
         with self._lock:
+            unused: Deblurrer | None = coming
             if not self._closed:
                 coming.strength = self._deblurrer.strength
-                self._coming, self._options, self.error = coming, options, ""
+                self._coming, unused = coming, self._coming
+                self._options, self.error = {**options, "strength": coming.strength}, ""
                 _logger.info("engine: %s on %s", options["preset"], coming.engine.name)
-                return
-        coming.close()
+        if unused is not None:
+            unused.close()

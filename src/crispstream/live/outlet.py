@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -20,6 +19,8 @@ from crispstream.policy import BoundedQueue, Closed, Policy
 LONGEST_PAUSE = 30.0
 """A full disk or a dead server is tried again this often."""
 SETTLED_SHOTS = 50
+STALLED_SECONDS = 5.0
+"""A sink that takes longer for one shot is called stalled."""
 
 _logger = logging.getLogger("crispstream.live")
 
@@ -27,8 +28,8 @@ _logger = logging.getLogger("crispstream.live")
 class Outlet:
     """``make`` gives a sink, also after the one before has failed. ``capacity``: shots that may wait.
 
-    ``state``: "open", "waiting" (for the first shot), "failed" (and tried again), "closed" (for good). ``dropped``
-    counts the shots that the sink had no time for or that came while it was down.
+    ``state``: "open", "waiting" (for the first shot), "failed" (and tried again), "closed" (for good); ``status`` also
+    knows "stalled". ``dropped`` counts the shots that the sink had no time for or that came while it was down.
     """
 
     def __init__(self, name: str, make: Callable[[], LiveSink], capacity: int) -> None:
@@ -37,6 +38,7 @@ class Outlet:
         self._thread = threading.Thread(target=self._work, name=f"crispstream-sink-{name}", daemon=True)
         self.state, self.error = "waiting", ""
         self.frames = self._missed = 0
+        self._writing_since: float | None = None
         self.latency = Latency()
         self.ended = threading.Event()
         self.failure: CrispStreamError | None = None
@@ -52,8 +54,10 @@ class Outlet:
 
     def offer(self, shot: Shot) -> None:
         """Hand over a shot. Never waits."""
-        with suppress(Closed):
+        try:
             self._queue.put(shot)
+        except Closed:  # the sink has ended, and others go on
+            self._missed += 1
 
     def finish(self) -> None:
         """Nothing more comes: write what waits, then close the sink. Does not wait for it."""
@@ -71,12 +75,15 @@ class Outlet:
         """JSON types."""
         return {
             "name": self.name,
-            "state": self.state,
+            "state": "stalled" if self._stalled() else self.state,
             "frames": self.frames,
             "dropped": self.dropped,
             "error": self.error,
             "latency_ms": self.latency.recent(),
         }
+
+    def _stalled(self) -> bool:
+        return self._writing_since is not None and monotonic() - self._writing_since > STALLED_SECONDS
 
     def _work(self) -> None:
         sink: LiveSink | None = None
@@ -87,10 +94,13 @@ class Outlet:
                     self._missed += 1
                     continue
                 try:
+                    self._writing_since = monotonic()
                     sink = sink or self._make()
                     sink.write(shot)
+                    self._writing_since = None
                 except Exception as error:
                     self._missed += 1
+                    self._writing_since = None
                     _abort(sink)
                     sink = None
                     if isinstance(error, ClosedPipeError | UsageError):

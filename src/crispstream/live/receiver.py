@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-from crispstream.errors import UsageError
+from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live.addresses import masked
 from crispstream.live.backoff import Backoff
@@ -21,6 +21,8 @@ SETTLED_SECONDS = 10.0
 """A connection that held so long begins the waiting anew."""
 MOST_STUCK = 4
 """Threads that hang in foreign code are left behind; with so many of them no further connection is tried."""
+BLOCKED_SECONDS = 60.0
+"""And after so long it is given up."""
 
 _logger = logging.getLogger("crispstream.live")
 
@@ -30,7 +32,7 @@ class Receiver:
 
     ``make`` gives a closed source, one for each connection; ``connections`` counts those that brought frames.
     ``name`` has no credentials. Between ``start`` and ``stop``; ``ended`` is set when nothing more will come, and
-    ``failure`` is then why, if it is not the source's natural end.
+    ``failure`` is then why, if it is not the source's natural end: UsageError, or InputError where everything hangs.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Receiver:
         self._stop = threading.Event()
         self._connection: _Connection | None = None
         self._stuck: list[_Connection] = []
+        self._full_since: float | None = None
         self._thread = threading.Thread(target=self._supervise, name="crispstream-receiver", daemon=True)
         self.state, self.error = "connecting", ""
         self.connections = self.reconnects = 0
@@ -64,7 +67,6 @@ class Receiver:
         backoff = Backoff()
         try:
             while not self._stop.is_set():
-                since = monotonic()
                 error = self._connect_once()
                 if self._stop.is_set():
                     break
@@ -75,7 +77,11 @@ class Receiver:
                 if isinstance(error, UsageError):
                     self.state, self.error, self.failure = "ended", masked(str(error)), error
                     break
-                if monotonic() - since > SETTLED_SECONDS:
+                if self._blocked():
+                    self.failure = InputError(f"{len(self._stuck)} connections hang and do not close", "start again")
+                    self.state, self.error = "ended", str(self.failure)
+                    break
+                if self._connection is not None and self._connection.settled:
                     backoff.reset()
                 pause = backoff.next()
                 self.state, self.error = "reconnecting", masked(str(error))
@@ -88,10 +94,12 @@ class Receiver:
 
     def _connect_once(self) -> Exception:
         """One connection until it ends, and what it ended with."""
-        self._stuck = [connection for connection in self._stuck if not connection.done.is_set()]
-        if len(self._stuck) >= MOST_STUCK:
+        if self._full():
             return TimeoutError(f"{len(self._stuck)} connections hang and do not close")
-        connection = self._connection = _Connection(self._make(), self._take)
+        try:
+            connection = self._connection = _Connection(self._make(), self._take)
+        except Exception as error:
+            return error
         connection.start()
         while not connection.done.wait(0.1):
             if self._stop.is_set():
@@ -103,6 +111,18 @@ class Receiver:
                 return TimeoutError(f"stuck: nothing for {silent:.1f} s")
         connection.cancel()
         return connection.error or TimeoutError("no frame")
+
+    def _full(self) -> bool:
+        self._stuck = [connection for connection in self._stuck if not connection.done.is_set()]
+        return len(self._stuck) >= MOST_STUCK
+
+    def _blocked(self) -> bool:
+        """Whether it has been full for too long: only another process can help then."""
+        if not self._full():
+            self._full_since = None
+            return False
+        self._full_since = self._full_since or monotonic()
+        return monotonic() - self._full_since > BLOCKED_SECONDS
 
     def _take(self, frame: Frame, first: bool) -> None:
         self.size, size = (frame.width, frame.height), self.size
@@ -125,8 +145,14 @@ class _Connection:
         self._thread = threading.Thread(target=self._run, name="crispstream-source", daemon=True)
         self.heard = monotonic()
         self.frames = 0
+        self._first = 0.0
         self.error: Exception | None = None
         self.done = threading.Event()
+
+    @property
+    def settled(self) -> bool:
+        """Whether frames came for long enough to call it a good connection."""
+        return self.frames > 0 and self.heard - self._first > SETTLED_SECONDS
 
     def start(self) -> None:
         self._thread.start()
@@ -147,6 +173,7 @@ class _Connection:
                     if self._cancelled:
                         break
                     self.heard = monotonic()
+                    self._first = self._first or self.heard
                     self._take(frame, self.frames == 0)
                     self.frames += 1
                 del frame

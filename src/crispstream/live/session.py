@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from crispstream.deblurrer import Deblurrer, Pending
@@ -29,7 +29,8 @@ for two others at most."""
 MOST_FAILURES = 10
 """So many frames in a row that the engine fails on end the session: it will not get better by itself."""
 DRAIN_SECONDS = 10.0
-HUNG_SECONDS = 15.0
+HUNG_SECONDS = 60.0
+"""An engine may compile for its GPU when the first frame of a size comes."""
 
 _logger = logging.getLogger("crispstream.live")
 
@@ -75,20 +76,22 @@ class LiveSession:
             threading.Thread(target=self._deblur, name="crispstream-deblur", daemon=True),
             threading.Thread(target=self._hand_out, name="crispstream-results", daemon=True),
         ]
-        self._stop = threading.Event()
+        self._stopping = self._finishing = False
         self._started = monotonic()
         self._drops: Counter[str] = Counter(late=0, failed=0)
         self._results, self._latency = Rate(), Latency()
         self._shares: tuple[float, float] | None = None
+        self._failing = threading.Lock()
         self._failures = 0
+        self._begun = self._done = 0
+        self._progress = self._started
         self._failure: CrispStreamError | None = None
 
     def run(self, on_tick: Callable[[], None] | None = None, tick: float = 0.2) -> None:
         """Until the source has ended, ``stop`` is called or every sink has closed; then what is under way is finished
         and the sinks are closed. ``on_tick`` is called every ``tick`` seconds meanwhile, in this thread.
 
-        Raises what ended the session: UsageError, EngineError, or InputError where no frame ever came of a source that
-        has ended.
+        Raises what ended the session: UsageError, EngineError, or InputError of a source that cannot be tried again.
         """
         self._started = monotonic()
         for outlet in self._outlets:
@@ -97,7 +100,8 @@ class LiveSession:
             thread.start()
         self._receiver.start()
         try:
-            while not self._stop.wait(tick):
+            while not self._stopping:
+                sleep(tick)
                 if on_tick is not None:
                     on_tick()
                 if self._receiver.ended.is_set() or (self._outlets and all(o.ended.is_set() for o in self._outlets)):
@@ -110,8 +114,8 @@ class LiveSession:
             raise failure
 
     def stop(self) -> None:
-        """End ``run`` soon; from any thread or signal handler."""
-        self._stop.set()
+        """End ``run`` soon; from any thread or signal handler, which may not take locks."""
+        self._stopping = True
 
     def set_strength(self, value: float) -> None:
         """Factor on the residual, 0 to 2, from the next frame on. Raises UsageError."""
@@ -131,9 +135,8 @@ class LiveSession:
 
     @property
     def hangs(self) -> bool:
-        """Whether frames come in and, for HUNG_SECONDS, none has come out."""
-        last_in, last_out = self._receiver.frames.last, self._results.last or self._started
-        return last_in is not None and last_in - last_out > HUNG_SECONDS
+        """Whether the engine has had a frame for HUNG_SECONDS and not given it back."""
+        return self._begun > self._done and monotonic() - self._progress > HUNG_SECONDS
 
     def status(self) -> dict[str, Any]:
         """Everything that is known, as JSON types; latencies in milliseconds over the last 10 s."""
@@ -142,7 +145,7 @@ class LiveSession:
         person, blur = self._shares or (None, None)
         return {
             "uptime_s": round(monotonic() - self._started, 1),
-            "state": "stopping" if self._stop.is_set() else receiver.state,
+            "state": "stopping" if self._stopping else receiver.state,
             "source": {
                 "name": receiver.name,
                 "state": receiver.state,
@@ -183,9 +186,13 @@ class LiveSession:
                 frame = arrival.frame
                 if arrival.connection != connection:  # its first frame may have been dropped
                     frame, connection = replace(frame, discontinuity=True), arrival.connection
+                if self._begun == self._done:
+                    self._progress = monotonic()
+                self._begun += 1
                 try:
                     pending, before = self._engine.submit(frame)
                 except EngineError as error:
+                    self._came_back()
                     self._failed(error)
                     continue
                 self._under_way.put(_UnderWay(arrival, pending, before))
@@ -208,7 +215,10 @@ class LiveSession:
                 except EngineError as error:
                     self._failed(error)
                     continue
-                self._failures = 0
+                finally:
+                    self._came_back()
+                with self._failing:
+                    self._failures = 0
                 head = item.pending.head()
                 if head is not None:
                     self._shares = round(float(head[0].mean()), 4), round(float(head[1].mean()), 4)
@@ -224,24 +234,34 @@ class LiveSession:
         finally:
             self._under_way.close()
 
+    def _came_back(self) -> None:
+        with self._failing:
+            self._done += 1
+            self._progress = monotonic()
+
     def _failed(self, error: EngineError) -> None:
-        self._drops["failed"] += 1
-        self._failures += 1
-        if self._failures == 1:
+        with self._failing:
+            self._drops["failed"] += 1
+            self._failures += 1
+            failures = self._failures
+        if failures == 1:
             _logger.error("the engine fails: %s", error)
-        if self._failures >= MOST_FAILURES:
+        if failures >= MOST_FAILURES:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
+        if self._finishing:  # the engine may be closed under a frame that takes too long
+            return
         if self._failure is None:
             known = error if isinstance(error, CrispStreamError) else None
             self._failure = known or EngineError(f"{type(error).__name__}: {error}", "run again with --debug")
             _logger.error("%s", self._failure, exc_info=None if known else error)
         self._inbox.close()
-        self._stop.set()
+        self._stopping = True
 
     def _finish(self) -> None:
         """Close from the source to the sinks, each with a limit of time: nothing that hangs holds up the rest."""
+        self._finishing = True
         deadline = monotonic() + DRAIN_SECONDS
         self._receiver.stop()
         self._inbox.close()

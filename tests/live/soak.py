@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A soak: `crispstream live` on a real RTSP stream at its real rate, with everything attached, for as long as asked.
+
+``python tests/live/soak.py 1800`` runs half an hour and prints figures as JSON; it fails where memory, file descriptors
+or threads grow. Every minute the server is killed and started again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from process import Live, Sample, flat
+from rtsp_server import RtspServer, free_port
+
+WARM_UP_SECONDS = 20.0
+OUTAGE_EVERY = 60.0
+GROWTH_MIB = 12.0
+
+
+def soak(seconds: float, folder: Path, size: tuple[int, int] = (640, 360)) -> dict[str, Any]:
+    """Figures of ``seconds``: latency, drops by cause, reconnections, and first and last sample of what was taken."""
+    port, samples = free_port(), list[Sample]()
+    with RtspServer(size) as server:
+        targets = ("--to", str(folder / "cam-%H%M%S.mkv"), "--segment", "20s", "--to", str(folder / "now.jpg"))
+        options = ("--snapshot-every", "2s", "--preview", str(port), "--read-timeout", "2s", "--json")
+        with Live(server.url, *targets, *options) as run:
+            run.logged("open")
+            stop = threading.Event()
+            viewer = threading.Thread(target=_look, args=(port, stop))
+            viewer.start()
+            began = time.monotonic()
+            next_outage = began + min(OUTAGE_EVERY, seconds / 3)
+            try:
+                while (now := time.monotonic()) < began + WARM_UP_SECONDS + seconds:
+                    time.sleep(1)
+                    assert run.process.poll() is None, run.lines[-5:]
+                    if now >= next_outage:
+                        next_outage = now + OUTAGE_EVERY
+                        server.kill()
+                        time.sleep(2)
+                        server.start(size)
+                    if now > began + WARM_UP_SECONDS:
+                        samples.append(run.sample())
+            finally:
+                stop.set()
+                viewer.join()
+            assert run.end() == 0
+            report = run.report()
+    films = sorted(folder.glob("cam-*.mkv"))
+    assert len(films) >= seconds / 25 and not list(folder.glob(".*")), films
+    flat(samples, GROWTH_MIB)
+    figures = {key: report[key] for key in ("uptime_s", "frames", "latency_ms", "drops", "sinks")}
+    ends = {name: vars_of(samples[i]) for name, i in (("first", 0), ("last", -1))}
+    return {**figures, "reconnects": report["source"]["reconnects"], "films": len(films), **ends}
+
+
+def vars_of(sample: Sample) -> dict[str, float]:
+    """A sample as JSON types."""
+    return {"memory_mib": round(sample.memory, 1), "descriptors": sample.descriptors, "threads": sample.threads}
+
+
+def _look(port: int, stop: threading.Event) -> None:
+    """Somebody who looks at pictures and figures every half second."""
+    while not stop.wait(0.5):
+        for path in ("snapshot.jpg?side=after", "status", "metrics"):
+            with suppress(OSError):  # there is no picture yet
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5).read()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        print(json.dumps(soak(float(sys.argv[1]), Path(scratch)), indent=2))
