@@ -59,7 +59,8 @@ class Connections:
 
         Viewers are watched by themselves.
         """
-        watched = self._watched[request.protocol]
+        # On a busy machine a connection may have been forgotten before it was made.
+        watched = self._watched.setdefault(request.protocol, _Watched(asyncio.get_running_loop().time()))
         watched.began, watched.viewer = True, hdrs.UPGRADE in request.headers
 
     async def run(self) -> None:
