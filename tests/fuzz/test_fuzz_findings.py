@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import seeds
 from clips import Identity, read_clip, write_clip
@@ -20,7 +23,9 @@ from crispstream import Deblurrer, manifest, record, run, sources
 from crispstream.compare import compare
 from crispstream.cut import parse_time
 from crispstream.errors import CrispStreamError, EngineError, InputError, OutputError, UsageError
+from crispstream.frame import Frame
 from crispstream.patterns import is_numbered
+from crispstream.sinks.video import VideoSink
 
 
 def with_bytes(path: Path, old: bytes, new: bytes, count: int = -1) -> Path:
@@ -182,6 +187,41 @@ def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sources.video.VideoSource, "_read_tags", fail)
     with pytest.raises(InputError, match="does not fit into the memory"):
         run(tmp_path / "in.mp4", tmp_path / "out.mp4", deblurrer=Identity())
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".ts"])
+def test_pictures_before_the_clock_of_a_broadcast_begins_anew(tmp_path: Path, suffix: str) -> None:
+    """33 bits of 1/90000 s are over after 0.4 s: FFmpeg counts what lies before from below zero."""
+    late = {"muxdelay": "0", "muxpreload": "0", "output_ts_offset": "95443.3"}
+    path = write_clip(tmp_path / "in.ts", frames=25, audio="aac", container=late)
+    assert read_clip(path).times[0] < 0
+    report = run(path, tmp_path / f"out{suffix}", deblurrer=Identity())
+    result = read_clip(tmp_path / f"out{suffix}")
+    assert report.frames == len(result.times) == 25 and result.times[0] >= 0
+    assert any(re.fullmatch(r"all streams start 0\.\d+ s later: .*", warning) for warning in report.warnings)
+    assert len(result.packets[1]) == 48
+
+
+@pytest.mark.parametrize("pts", [2**63 - 1, -(2**63) + 1, 2**62 + 1])
+def test_times_at_the_end_of_64_bits(tmp_path: Path, pts: int) -> None:
+    sink = VideoSink(tmp_path / "out.mkv")
+    frame = Frame.from_array(np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(OutputError, match="is due at") as caught:
+        sink.write(replace(frame, pts=pts, time_base=Fraction(1, 25)))
+    assert ".y4m" in caught.value.hint
+    sink.abort()
+    assert not list(tmp_path.iterdir())
+
+
+def test_times_that_no_muxer_takes(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mkv", encoder="mpeg4")
+    frame = Frame.from_array(np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(OutputError, match="cannot write") as caught:
+        for pts in (1, 10**12, 10**12 + 1, 10**12 + 2):
+            sink.write(replace(frame, pts=pts, time_base=Fraction(1, 25)))
+        sink.close()
+    sink.abort()
+    assert "are the times of the input damaged?" in caught.value.hint and not list(tmp_path.iterdir())
 
 
 def test_films_without_a_frame_are_not_compared(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from fractions import Fraction
@@ -32,6 +33,9 @@ _WITHOUT_ROTATION = ("mpegts",)
 # A packet that says nothing (ISO/IEC 13818-1, 2.4.3.3), and how many packets FFmpeg wants to recognise a file by.
 _NULL_PACKET = b"\x47\x1f\xff\x10" + b"\xff" * 184
 _TS_PACKETS = 11
+# Times beyond this, in ticks, run out of 64 bits in the encoders' own sums.
+_FARTHEST = 2**62
+_NO_TIMES = "write .y4m, which holds none, and make a film of that"
 # The finest clock of libvpx.
 _VP9_TICKS = 10**9
 
@@ -72,6 +76,7 @@ class VideoSink:
         self._stream: VideoStream | None = None
         self._size = (0, 0)
         self._started = False
+        self._moved = False
         self._last_pts: int | None = None
         self._time_base = 1 / rate
         self.warnings: list[str] = []
@@ -139,6 +144,10 @@ class VideoSink:
         if self._container in ("mp4", "mov"):
             # These choose a clock of their own unless told; only with the input's are all timestamps exact.
             options["video_track_timescale"] = str(self._time_base.denominator)
+            # Their edit lists hide what lies before zero, such as the pictures before a broadcast's clock began anew.
+            self._moved = frame.pts is not None and frame.pts < 0
+            if self._moved:
+                options["avoid_negative_ts"] = "make_non_negative"
             if self._remuxer is not None and self._remuxer.has_quicktime_keys:
                 options["movflags"] = "use_metadata_tags"
         output = av.open(
@@ -228,6 +237,11 @@ class VideoSink:
             # No container can hold two pictures at one time; a tick later loses nothing that can be seen.
             self._warn_once("timestamps that do not increase were moved by one tick")
             pts = self._last_pts + 1
+        if abs(pts) > _FARTHEST:
+            raise OutputError(
+                f"cannot write {self._file.path}: a frame is due at {pts} ticks of {self._time_base} s",
+                f"the times of the input are damaged: {_NO_TIMES}",
+            )
         self._last_pts = pts
         stream = self._stream
         if stream is not None and stream.time_base and (pts * self._time_base / stream.time_base).denominator != 1:
@@ -245,10 +259,10 @@ class VideoSink:
             self._output.mux_one(packet)
 
     def _tell_shift(self, first: Any) -> None:
-        if self._container in ("mp4", "mov"):
-            return  # an edit list holds what lies before zero
+        if self._container in ("mp4", "mov") and not self._moved:
+            return  # an edit list holds the little that lies before zero
         # Matroska stores presentation times only.
-        start = (first.dts if self._container == "mpegts" else first.pts) * first.time_base
+        start = (first.pts if self._container in ("matroska", "webm") else first.dts) * first.time_base
         copied = self._remuxer.next_time if self._remuxer is not None else None
         start = min(start, copied if copied is not None else start)
         if start < 0:
@@ -274,4 +288,6 @@ class VideoSink:
             hint = f"the times are further apart than {self._container} can say: choose .mkv"
         elif self._last_pts is None:
             hint = f"does {self.encoder.name} take this size and frame rate? try --encoder h264"
+        elif getattr(error, "errno", None) in (errno.EINVAL, errno.EPERM):  # what encoders and muxers call such times
+            hint = f"are the times of the input damaged? {_NO_TIMES}"
         return OutputError(f"cannot write {self._file.path} ({reason})", hint)

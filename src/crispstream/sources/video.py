@@ -27,6 +27,8 @@ from crispstream.threads import cpu_quota
 _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _HDR_FIGURES = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 _LOG_LEVEL = threading.Lock()
+# The last time that FFmpeg can say, in ticks.
+_LATEST = 2**63 - 1
 # Shorter than this a missing end is a rounding of durations, not a truncated file.
 _END_TOLERANCE = Fraction(1, 2)
 
@@ -98,7 +100,7 @@ class VideoSource:
                 if picture.pts is None:
                     picture.pts = next_pts
                 picture.time_base = time_base
-                next_pts = picture.pts + (picture.duration or step)
+                next_pts = min(picture.pts + (picture.duration or step), _LATEST)
                 end = next_pts * time_base
                 yield frame_of(picture, self._read_tags(picture), self._reformatter, gap)
                 gap = False
