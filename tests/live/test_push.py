@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,15 @@ def test_frames_arrive(stack: ExitStack, kind: str, encoder: str) -> None:
     time.sleep(0.5)
     frames = peer.frames
     steps = np.diff([frame["seconds"] for frame in frames])
-    assert (steps > 0).all() and np.median(steps) == pytest.approx(0.04, abs=0.005)
+    assert (steps > 0).all() and np.median(steps) == pytest.approx(0.04, abs=0.02)
+    assert steps.max() < 1  # starting the process leaves no gap
     assert set(np.diff([frame["number"] for frame in frames])) <= {1, 1 - 24}  # in order, without B frames, none lost
     assert {frame["kind"] for frame in frames} == {"I", "P"}
     keys = [frame["seconds"] for frame in frames if frame["key"]]
-    assert np.diff(keys) == pytest.approx(2, abs=0.1) and len(keys) > 1
-    assert frames[-1]["seconds"] - frames[0]["seconds"] < 5.5  # starting the process leaves no gap
+    assert len(keys) > 1
+    for one, other in pairwise(keys):  # the first frame from two seconds on
+        assert other - one > 1.99
+        assert not [frame for frame in frames if one + 2.01 < frame["seconds"] < other]
     assert {tuple(frame["size"]) for frame in frames} == {size}
     assert frames[0]["color"] == [1, 1]
     assert frames[0]["codec"] == encoder
