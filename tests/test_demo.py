@@ -8,12 +8,14 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from crispstream import demo, sheet
-from crispstream.errors import InputError, OutputError
+from crispstream.demo_folder import DemoFolder
+from crispstream.errors import InputError, OutputError, UsageError
 from crispstream.sources.video import VideoSource
 
 
@@ -76,8 +78,69 @@ def test_a_missing_input_and_an_unusable_folder(tmp_path: Path) -> None:
         demo.run_demo(None, tmp_path / "file", "nano")
 
 
+def test_only_what_a_demo_made_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    Image.effect_noise((48, 32), 60).convert("RGB").save(tmp_path / "noise.png")
+    out.mkdir()
+    for name in ("restored.png", "mask.png", "before_after.png"):
+        (out / name).write_bytes(b"the user's")
+        with pytest.raises(OutputError, match=f"{name} exists, and no demo made it") as caught:
+            demo.run_demo(tmp_path / "noise.png", out, "nano")
+        assert "--overwrite" in caught.value.hint
+        assert [(p.name, p.read_bytes()) for p in out.iterdir()] == [(name, b"the user's")]
+        (out / name).unlink()
+    for _ in range(2):
+        made = demo.run_demo(tmp_path / "noise.png", out, "nano")["files"]
+    (out / "mask.png").write_bytes(b"changed since")
+    with pytest.raises(OutputError, match=r"mask\.png exists"):
+        demo.run_demo(tmp_path / "noise.png", out, "nano")
+    assert demo.run_demo(tmp_path / "noise.png", out, "nano", overwrite=True)["files"] == made
+    assert Image.open(out / "mask.png").size == (48, 32)
+
+
+@pytest.mark.parametrize("name", ["compare.mp4", "restored.mp4", "before_after.png", "restored.png"])
+def test_the_input_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"the user's")
+    with pytest.raises(UsageError, match="would replace its input") as caught:
+        demo.run_demo(tmp_path / name, tmp_path, "nano", overwrite=True)
+    assert "--output" in caught.value.hint
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"the user's")]
+
+
+def test_a_folder_is_no_input(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        demo.run_demo(tmp_path, tmp_path / "out", "nano")
+
+
+def test_pictures_and_clips_are_shown_upright(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("crispstream.progress._SECONDS_PER_LINE", 0.0)
+    with av.open(str(tmp_path / "turned.mp4"), "w") as file:
+        stream = file.add_stream("h264", rate=25, width=64, height=32, pix_fmt="yuv420p")
+        stream.set_display_matrix((0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30))  # a quarter turn clockwise
+        dark_left = np.repeat(np.uint8([[[20]] * 32 + [[220]] * 32]), 32, 0).repeat(3, 2)
+        for _ in range(2):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(dark_left, format="rgb24")))
+        file.mux(stream.encode(None))
+    demo.run_demo(tmp_path / "turned.mp4", tmp_path / "out", "nano", progress=True)
+    film = next(demo._read(tmp_path / "out" / "compare.mp4"))
+    assert film.shape == (64, 64, 3) and film[10:30].mean() < 60 < 180 < film[40:].mean(), "dark above, and twice"
+    assert Image.open(tmp_path / "out" / "mask.png").size == (32, 64)
+    said = capsys.readouterr().err
+    assert "deblurring: 1/2 frames" in said and "comparing: 2/2 frames" in said
+
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(dark_left).save(tmp_path / "turned.jpg", exif=exif)
+    demo.run_demo(tmp_path / "turned.jpg", tmp_path / "out", "nano")
+    assert Image.open(tmp_path / "out" / "mask.png").size == (32, 64)
+    with Image.open(tmp_path / "out" / "before_after.png") as sheet_of_both:
+        assert sheet_of_both.size == (32 * 2 + 8, 26 + 64)
+
+
 def test_colour_survives_the_video(pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path) -> None:
-    demo._write(tmp_path / "a.mp4", iter([pairs[0][1]]), Fraction(24))
+    demo._write(DemoFolder(tmp_path, [], None, False), "a.mp4", iter([pairs[0][1]]), Fraction(24))
     (back,) = demo._read(tmp_path / "a.mp4")
     assert demo._rate(tmp_path / "a.mp4") == 24
     assert demo.psnr(back, pairs[0][1]) > 38

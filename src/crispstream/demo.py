@@ -16,15 +16,18 @@ from PIL import Image, ImageDraw
 
 from crispstream import blur
 from crispstream.deblurrer import Deblurrer
-from crispstream.errors import InputError, OutputError
-from crispstream.files import run
+from crispstream.demo_folder import DemoFolder
+from crispstream.errors import UsageError
+from crispstream.files import check_input, run
 from crispstream.frame import ColorSpec, Frame, PixelFormat
 from crispstream.kernels.convert import convert
 from crispstream.metrics import psnr
+from crispstream.orientation import upright
+from crispstream.progress import make_progress
 from crispstream.report import RunReport
 from crispstream.sheet import before_after, mask_overlay, side_by_side
 from crispstream.sinks.video import VideoSink
-from crispstream.sources.pictures import PICTURE_SUFFIXES
+from crispstream.sources.pictures import PICTURE_SUFFIXES, read_picture
 from crispstream.sources.video import VideoSource
 
 Picture = npt.NDArray[np.uint8]
@@ -38,6 +41,7 @@ CRF = 10
 """Quality of the demo's videos: near lossless, so that the figures speak of blur and not of compression."""
 LONGEST_CLIP = 300
 """Frames of the user's own clip that the comparison shows."""
+BLURRED, SHEET, MASK = "blurred.mp4", "before_after.png", "mask.png"
 
 # Outline of the person (with helmet) in scikit-image's 512x512 astronaut picture: x, y, drawn by hand.
 # fmt: off
@@ -90,36 +94,47 @@ def moving_portrait(count: int = FRAMES) -> Iterator[tuple[Picture, Picture]]:
         yield pair[0], pair[1]
 
 
-def as_rgb(frame: Frame) -> Picture:
-    """Any frame as an (H, W, 3) RGB array."""
-    if frame.format is PixelFormat.RGB24:
-        return frame.planes[0]
-    out = Frame.from_array(np.empty((frame.height, frame.width, 3), np.uint8), PixelFormat.RGB24)
-    convert(frame, out)
-    return out.planes[0]
+def as_seen(frame: Frame) -> Picture:
+    """Any frame as an (H, W, 3) RGB array, turned as its display matrix says."""
+    pixels = frame.planes[0]
+    if frame.format is not PixelFormat.RGB24:
+        out = Frame.from_array(np.empty((frame.height, frame.width, 3), np.uint8), PixelFormat.RGB24)
+        convert(frame, out)
+        pixels = out.planes[0]
+    return upright(Frame((pixels,), PixelFormat.RGB24, info=frame.info)).planes[0]
 
 
-def run_demo(source: str | os.PathLike[str] | None, output: str | os.PathLike[str], preset: str) -> dict[str, Any]:
+def run_demo(
+    source: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str],
+    preset: str,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
     """Restore the portrait, or the user's picture or clip, and put the evidence into the folder ``output``.
 
-    Returns figures and files: ``psnr_blurred``, ``psnr_restored`` (dB, mean over frames; None for the user's own input,
-    whose truth nobody knows), ``fps`` (whole run, codecs included), ``stats``, ``files``.
+    What an earlier demo made there is replaced, other files only with ``overwrite``, the input never. ``progress``
+    shows on stderr how far each step is. Returns figures and files: ``psnr_blurred``, ``psnr_restored`` (dB, mean over
+    frames; None for the user's own input, whose truth nobody knows), ``fps`` (restoring, codecs included), ``stats``,
+    ``files``. Raises InputError, OutputError, UsageError, EngineError.
     """
-    if source is not None and not Path(source).exists():
-        raise InputError(f"{source} does not exist")
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
+    path = None if source is None else Path(source)
+    if path is not None:
+        check_input(path)
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", "give one picture or one clip")
+    is_picture = path is not None and path.suffix.lower() in PICTURE_SUFFIXES
+    names = [f"restored{path.suffix}"] if path is not None and is_picture else ["restored.mp4", "compare.mp4"]
+    folder = DemoFolder(output, [*names, SHEET, MASK, *([BLURRED] if path is None else [])], path, overwrite)
     with Deblurrer(preset) as deblurrer:
-        if source is not None and Path(source).suffix.lower() in PICTURE_SUFFIXES:
-            return _picture_demo(Path(source), folder, deblurrer)
+        if path is not None and is_picture:
+            return _picture_demo(path, names[0], folder, deblurrer)
         truth: list[Picture] = []
-        clip = folder / "blurred.mp4" if source is None else Path(source)
-        if source is None:
-            _write(clip, _remember(moving_portrait(), truth), RATE)
-        return _clip_demo(clip, truth, folder, deblurrer)
+        if path is None:
+            drawn = _followed(_remember(moving_portrait(), truth), "blurring", FRAMES, progress)
+            path = _write(folder, BLURRED, drawn, RATE)
+        return _clip_demo(path, truth, folder, deblurrer, progress)
 
 
 def _remember(pairs: Iterator[tuple[Picture, Picture]], truth: list[Picture]) -> Iterator[Picture]:
@@ -128,20 +143,32 @@ def _remember(pairs: Iterator[tuple[Picture, Picture]], truth: list[Picture]) ->
         yield blurred
 
 
-def _write(path: Path, pictures: Iterator[Picture], rate: Fraction) -> None:
-    sink = VideoSink(path, rate=rate, crf=CRF, overwrite=True)
+def _followed(pictures: Iterator[Picture], what: str, total: int, shown: bool) -> Iterator[Picture]:
+    display = make_progress(quiet=not shown, what=what)
+    display.start(total)
+    try:
+        for done, picture in enumerate(pictures, 1):
+            yield picture
+            display.update(done)
+    finally:
+        display.stop()
+
+
+def _write(folder: DemoFolder, name: str, pictures: Iterator[Picture], rate: Fraction) -> Path:
+    sink = VideoSink(folder.path(name), rate=rate, crf=CRF, overwrite=folder.may_replace(name))
     try:
         for index, picture in enumerate(pictures):
             sink.write(Frame((picture,), PixelFormat.RGB24, ColorSpec(), index, 1 / rate))
         sink.close()
     finally:
         sink.abort()
+    return Path(folder.made(name))
 
 
 def _read(path: Path) -> Iterator[Picture]:
     source = VideoSource(path)
     try:
-        yield from map(as_rgb, islice(source, LONGEST_CLIP))
+        yield from map(as_seen, islice(source, LONGEST_CLIP))
     finally:
         source.close()
 
@@ -152,15 +179,22 @@ def _rate(path: Path) -> Fraction:
     return source.rate
 
 
-def _finished(report: RunReport) -> RunReport:
+def _restore(
+    path: Path, name: str, folder: DemoFolder, deblurrer: Deblurrer, progress: bool, **options: Any
+) -> RunReport:
+    overwrite = folder.may_replace(name)
+    report = run(path, folder.path(name), deblurrer=deblurrer, overwrite=overwrite, progress=progress, **options)
+    folder.made(name)  # an interrupted film, too, is the demo's
     if report.interrupted:
         raise KeyboardInterrupt
     return report
 
 
-def _clip_demo(clip: Path, truth: list[Picture], folder: Path, deblurrer: Deblurrer) -> dict[str, Any]:
-    restored = folder / "restored.mp4"
-    report = _finished(run(clip, restored, deblurrer=deblurrer, crf=CRF, overwrite=True))
+def _clip_demo(
+    clip: Path, truth: list[Picture], folder: DemoFolder, deblurrer: Deblurrer, progress: bool
+) -> dict[str, Any]:
+    report = _restore(clip, "restored.mp4", folder, deblurrer, progress, crf=CRF)
+    restored = folder.path("restored.mp4")
     scores: list[tuple[float, float]] = []
 
     def compared() -> Iterator[Picture]:
@@ -169,8 +203,9 @@ def _clip_demo(clip: Path, truth: list[Picture], folder: Path, deblurrer: Deblur
                 scores.append((psnr(before, truth[index]), psnr(after, truth[index])))
             yield side_by_side(before, after)
 
-    _write(folder / "compare.mp4", compared(), _rate(clip))
-    shown = min(report.frames, LONGEST_CLIP) // 2
+    count = min(report.frames, LONGEST_CLIP)
+    compare = _write(folder, "compare.mp4", _followed(compared(), "comparing", count, progress), _rate(clip))
+    shown = count // 2
     if scores:  # the frame whose gain is the median: neither the best nor the worst
         shown = sorted(range(len(scores)), key=lambda i: scores[i][1] - scores[i][0])[len(scores) // 2]
     pictures = {
@@ -179,41 +214,35 @@ def _clip_demo(clip: Path, truth: list[Picture], folder: Path, deblurrer: Deblur
     if truth:
         pictures["original"] = truth[shown]
     result = _evidence(pictures, DETAIL if truth else (), folder, deblurrer)
-    result["files"] = [*(str(folder / n) for n in ("compare.mp4", "restored.mp4")), *result["files"]]
+    result["files"] = [str(compare), str(restored), *result["files"]]
     result["fps"] = round(report.fps, 2)
     if scores:
         result["psnr_blurred"], result["psnr_restored"] = (round(float(m), 3) for m in np.mean(scores, axis=0))
     return result
 
 
-def _picture_demo(path: Path, folder: Path, deblurrer: Deblurrer) -> dict[str, Any]:
-    restored = folder / f"restored{path.suffix}"
-    report = _finished(run(path, restored, deblurrer=deblurrer, overwrite=True))
-    pictures = {name: _open(file) for name, file in (("blurred", path), ("restored", restored))}
+def _picture_demo(path: Path, name: str, folder: DemoFolder, deblurrer: Deblurrer) -> dict[str, Any]:
+    report = _restore(path, name, folder, deblurrer, progress=False)
+    restored = folder.path(name)
+    pictures = {
+        title: read_picture(file, upright=True).planes[0] for title, file in (("blurred", path), ("restored", restored))
+    }
     result = _evidence(pictures, (), folder, deblurrer)
     return {**result, "fps": round(report.fps, 2), "files": [str(restored), *result["files"]]}
 
 
-def _open(path: Path) -> Picture:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise InputError(f"{path} is not a picture") from error
-
-
 def _evidence(
-    pictures: dict[str, Picture], details: tuple[tuple[int, int, int], ...], folder: Path, deblurrer: Deblurrer
+    pictures: dict[str, Picture], details: tuple[tuple[int, int, int], ...], folder: DemoFolder, deblurrer: Deblurrer
 ) -> dict[str, Any]:
-    sheet, overlay = folder / "before_after.png", folder / "mask.png"
-    before_after(pictures, details).save(sheet)
     mask, _ = deblurrer.maps(np.ascontiguousarray(pictures["blurred"][..., ::-1]))
-    mask_overlay(pictures["blurred"], mask).save(overlay)
     return {
         "psnr_blurred": None,
         "psnr_restored": None,
         "preset": deblurrer.engine.manifest.preset,
         "engine": deblurrer.engine.name,
         "stats": deblurrer.stats.as_dict(),
-        "files": [str(sheet), str(overlay)],
+        "files": [
+            folder.save(before_after(pictures, details), SHEET),
+            folder.save(mask_overlay(pictures["blurred"], mask), MASK),
+        ],
     }

@@ -40,10 +40,11 @@ class Silent:
 
 
 class Lines:
-    """A plain line every few seconds: frames, frames a second, time left."""
+    """A plain line every few seconds: ``what`` is done, frames, frames a second, time left as soon as it is known."""
 
-    def __init__(self, stream: TextIO, seconds_per_line: float) -> None:
+    def __init__(self, stream: TextIO, what: str, seconds_per_line: float) -> None:
         self._stream = stream
+        self._what = what
         self._pause = seconds_per_line
         self._total: int | None = None
         self._started = self._last = perf_counter()
@@ -60,10 +61,10 @@ class Lines:
             return
         self._last = now
         fps = done / (now - self._started)
-        line = f"{done} frames, {fps:.1f} fps"
-        if self._total:
-            left = max(0, self._total - done) / fps if fps > 0 else 0.0
-            line = f"{done}/{self._total} frames, {fps:.1f} fps, {left:.0f} s left"
+        of = f"/{self._total}" if self._total else ""
+        line = f"{self._what}: {done}{of} frames, {fps:.1f} fps"
+        if self._total and done:
+            line += f", {max(0, self._total - done) / fps:.0f} s left"
         print(line, file=self._stream, flush=True)
 
     def stop(self) -> None:
@@ -73,9 +74,9 @@ class Lines:
 class Bar:
     """rich's progress bar with frames a second and the time left."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, what: str) -> None:
         self._bar = RichProgress(
-            TextColumn("deblurring"),
+            TextColumn(what),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[fps]:.1f} fps"),
@@ -83,7 +84,7 @@ class Bar:
             console=Console(file=stream),
             transient=True,
         )
-        self._task = self._bar.add_task("deblurring", total=None, fps=0.0)
+        self._task = self._bar.add_task(what, total=None, fps=0.0)
         self._started = perf_counter()
 
     def start(self, total: int | None) -> None:
@@ -102,9 +103,10 @@ class Bar:
         self._bar.stop()
 
 
-def make_progress(quiet: bool = False, stream: TextIO | None = None) -> Progress:
-    """The display that fits ``stream`` (stderr by default, so that stdout stays clean for ``--json``)."""
+def make_progress(quiet: bool = False, stream: TextIO | None = None, what: str = "deblurring") -> Progress:
+    """The display that fits ``stream`` (stderr by default, so that stdout stays clean for ``--json``); ``what`` is said
+    to be done."""
     stream = stream or sys.stderr
     if quiet:
         return Silent()
-    return Bar(stream) if stream.isatty() else Lines(stream, _SECONDS_PER_LINE)
+    return Bar(stream, what) if stream.isatty() else Lines(stream, what, _SECONDS_PER_LINE)

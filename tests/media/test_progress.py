@@ -26,19 +26,21 @@ def test_the_display_fits_the_stream() -> None:
 
 def test_lines_tell_frames_speed_and_time_left() -> None:
     log = io.StringIO()
-    lines = Lines(log, seconds_per_line=0)
+    lines = Lines(log, "comparing", seconds_per_line=0)
     lines.start(10)
+    lines.update(0)
     lines.update(4)
     lines.start(None)
     lines.update(5)
-    first, second = log.getvalue().splitlines()
-    assert first.startswith("4/10 frames, ") and first.endswith(" s left")
-    assert second.startswith("5 frames, ") and second.endswith(" fps")
+    nothing, first, second = log.getvalue().splitlines()
+    assert nothing == "comparing: 0/10 frames, 0.0 fps", "nobody knows yet how long it takes"
+    assert first.startswith("comparing: 4/10 frames, ") and first.endswith(" s left")
+    assert second.startswith("comparing: 5 frames, ") and second.endswith(" fps")
 
 
 def test_lines_keep_their_distance() -> None:
     log = io.StringIO()
-    lines = Lines(log, seconds_per_line=60)
+    lines = Lines(log, "deblurring", seconds_per_line=60)
     lines.start(1000)
     for done in range(1000):
         lines.update(done)
@@ -47,7 +49,7 @@ def test_lines_keep_their_distance() -> None:
 
 def test_the_bar_shows_speed_and_goes_away() -> None:
     terminal = Terminal()
-    bar = Bar(terminal)
+    bar = Bar(terminal, "deblurring")
     bar.start(10)
     bar.update(5)
     bar.stop()

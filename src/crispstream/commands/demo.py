@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`crispstream demo`: the main job on a photograph that comes along."""
+"""`crispstream demo`: the main job on a photograph that comes with scikit-image, or on the user's own input."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from crispstream.commands.common import Debug, Json, PresetOption, Report, missi
 
 def demo(
     source: Annotated[str | None, typer.Option("--input", help="Your own picture or clip.")] = None,
-    output: Annotated[str, typer.Option(help="Folder for the results.")] = "demo",
+    output: Annotated[str, typer.Option(help="Folder for the results; nothing that no demo made is replaced.")] = "demo",
     preset: PresetOption = "nano",
+    overwrite: Annotated[bool, typer.Option(help="Replace files that no demo made.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> Report:
-    """Blur and restore a photograph of a person; leaves a before/after picture, a short video and the mask."""
+    """Blur and restore a photograph of a person, or restore your own picture or clip; leaves a before/after picture,
+    a short video and the mask."""
     try:
         from crispstream.demo import run_demo
 
-        print("crispstream: blurring and restoring; about a minute on two cores", file=sys.stderr)
-        data = run_demo(source, output, preset)
+        if source is None:
+            print("crispstream: blurring and restoring a portrait; about a minute on two cores", file=sys.stderr)
+        data = run_demo(source, output, preset, overwrite=overwrite, progress=not as_json)
     except ModuleNotFoundError as error:
         raise missing_extra(error, "demo", ("skimage", "scipy")) from error
     lines = [f"{data['fps']:.1f} fps, codecs included ({data['engine']})", *data["files"]]

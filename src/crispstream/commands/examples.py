@@ -32,7 +32,7 @@ EXAMPLES: dict[str, Sequence[tuple[str, str]]] = {
         ("How close to the truth", "crispstream compare blurred.mp4 out.mp4 --reference sharp.mp4 --json"),
     ),
     "demo": (
-        ("See it work, nothing needed", "crispstream demo"),
+        ("See it work on a portrait (from scikit-image: pip install '.[demo]')", "crispstream demo"),
         ("With your own clip", "crispstream demo --input clip.mp4 --output demo-clip"),
     ),
     "build": (
