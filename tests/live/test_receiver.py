@@ -83,13 +83,11 @@ def test_a_source_that_hangs_is_left_behind_and_its_late_frames_do_not_count(mon
     assert [f.planes[0][0, 0, 0] for f, _ in line.got] == [1, 2], "what the first one still brought is of the past"
 
 
-def test_a_source_that_says_nothing_comes_within_its_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
-    quiet = ScriptedSource(iter([None] * 100_000))
-    line = Line(iter([picture(1), *[lambda: time.sleep(0.01)] * 1000]), iter([picture(2)]))
-    assert line.receiver.ended.wait(5)
-    assert len(line.got) == 2 and quiet.closed == 0
-    wait_for(lambda: line.made[0].closed == 1)
+def test_a_source_that_is_silent_and_says_so_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.05)
+    line = Line(iter([picture(1), *[lambda: time.sleep(0.05)] * 20, picture(2)]))
+    assert line.receiver.ended.wait(10)
+    assert len(line.got) == 2 and len(line.made) == 1
 
 
 def test_threads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

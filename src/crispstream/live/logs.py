@@ -39,3 +39,4 @@ def log_to_stderr(as_json: bool, level: int) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+    logging.getLogger("libav").setLevel(logging.CRITICAL)  # FFmpeg's own lines hold whole addresses

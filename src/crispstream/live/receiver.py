@@ -167,12 +167,12 @@ class _Connection:
             self._source.open()
             while not self._cancelled:
                 frame = self._source.read()
+                self.heard = monotonic()  # it keeps its own timeouts as long as it comes back from there
                 if frame is None:
                     continue
                 with self._lock:  # what a cancelled connection still brings is of the past
                     if self._cancelled:
                         break
-                    self.heard = monotonic()
                     self._first = self._first or self.heard
                     self._take(frame, self.frames == 0)
                     self.frames += 1
