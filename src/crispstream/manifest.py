@@ -247,6 +247,8 @@ def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
 def _check_tensors(tensors: dict[str, Tensor], pack: int, multiple: int, map_stride: int, **_: int) -> None:
     """Of one dtype, sizes that any padded frame has, and at the graphs' ends those that the kernels work with."""
     for name, tensor in tensors.items():
+        if len(tensor.shape) != 4:
+            raise ValueError(f"'{name}' has {len(tensor.shape)} dimensions, not 4")
         for size in tensor.shape:
             step = re.fullmatch(r"(?:height|width)_([1-9][0-9]*)", size) if isinstance(size, str) else None
             fits = multiple % int(step[1]) == 0 if step else type(size) is int and size > 0

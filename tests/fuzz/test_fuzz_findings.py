@@ -213,6 +213,17 @@ def test_times_at_the_end_of_64_bits(tmp_path: Path, pts: int) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize("encoder", ["h264", "mpeg4"])
+def test_a_rate_that_is_faster_than_the_clock(tmp_path: Path, suffix: str, encoder: str) -> None:
+    sink = VideoSink(tmp_path / f"out{suffix}", rate=Fraction(30), encoder=encoder)
+    frame = Frame.from_array(np.zeros((16, 16, 3), np.uint8))
+    for pts in range(4):
+        sink.write(replace(frame, pts=pts, time_base=Fraction(1, 2)))
+    sink.close()
+    assert len(read_clip(tmp_path / f"out{suffix}").pts) == 4
+
+
 def test_times_that_no_muxer_takes(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mkv", encoder="mpeg4")
     frame = Frame.from_array(np.zeros((16, 16, 3), np.uint8))
@@ -239,6 +250,15 @@ def test_an_exif_block_that_a_format_does_not_take(tmp_path: Path) -> None:
     report = run(tmp_path / "in.jpg", tmp_path / "out.tif", deblurrer=Identity())
     assert report.warnings == ["the Exif block of a picture does not go into TIFF: left out"]
     assert Image.open(tmp_path / "out.tif").size == (8, 8)
+
+
+def test_features_of_other_dimensions(engine: Callable[[str, bytes], Path]) -> None:
+    folder = engine("encoder", b"")
+    fields = json.loads((folder / manifest.FILE_NAME).read_text())
+    fields["tensors"]["features1"]["shape"] = [1, 48]
+    (folder / manifest.FILE_NAME).write_text(json.dumps(fields))
+    with pytest.raises(EngineError, match="'features1' has 2 dimensions"):
+        manifest.load(folder)
 
 
 @pytest.mark.parametrize("value", ["x" * 5000, "two\nlines", "\ud800"])

@@ -256,6 +256,7 @@ class VideoSink:
                 self._tell_shift(packet)
             if self._remuxer is not None:
                 self._remuxer.copy_until(self._output, packet.dts * packet.time_base)
+            packet.duration = packet.duration or 1  # MP4 hides a last picture that lasts for no tick of its clock
             self._output.mux_one(packet)
 
     def _tell_shift(self, first: Any) -> None:
