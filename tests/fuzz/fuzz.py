@@ -35,7 +35,7 @@ from crispstream.cli import quiet_libraries
 SECONDS = 40.0
 """How long one case may take; tiny films take 0.1 s."""
 DEEPEST = 6
-WEIGHTS = {"film": 60, "picture": 22, "note": 14, "text": 4}
+WEIGHTS = {"film": 54, "picture": 20, "note": 14, "text": 4, "clock": 8}
 """How often each kind is drawn, in percent."""
 PARTS_OF_NOTES = ("engine/manifest.json", "plan.json", "int8.json", "job/.crispstream-job.jsonl")
 KNOWN_NOISE = re.compile(r"^(\w*TIFF\w*|\w+Decode\w*|JPEGLib|tempfile\.tif): .*\n", re.M)
@@ -49,7 +49,7 @@ class Fuzzer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # the program's locks
-        self.names: dict[str, list[str]] = {"text": ["text"]}
+        self.names: dict[str, list[str]] = {"text": ["text"], "clock": ["clock"]}
         for kind, write in seeds.WRITERS.items():
             place = folder / kind
             place.mkdir()
@@ -87,7 +87,7 @@ class Fuzzer:
         return attempt(lambda: act(changed if kind != "note" else place, rounds[-1]), place, SECONDS)
 
     def _changed_file(self, kind: str, name: str, place: Path, rounds: list[Random]) -> Path:
-        if kind == "text":
+        if kind in ("text", "clock"):
             return place
         data = (self._folder / kind / name).read_bytes()
         for rng in rounds:
