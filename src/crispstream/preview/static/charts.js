@@ -7,6 +7,7 @@ const LEFT = 34;
 const BOTTOM = 15;
 
 const number = (value, digits = 0) => (value == null ? "–" : value.toFixed(digits));
+const short = (value) => (value >= 1000 ? `${value / 1000}k` : String(Number(value.toFixed(1))));
 
 const CHARTS = [
   {
@@ -109,7 +110,7 @@ class Chart {
     context.textBaseline = "middle";
     context.textAlign = "right";
     for (const value of [0, top / 2, top]) {
-      context.fillText(Number(value.toFixed(1)), LEFT - 7, y(value));
+      context.fillText(short(value), LEFT - 7, y(value));
       context.beginPath();
       context.moveTo(LEFT, Math.round(y(value)) + 0.5);
       context.lineTo(width, Math.round(y(value)) + 0.5);
