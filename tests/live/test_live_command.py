@@ -129,7 +129,7 @@ def test_reconnecting_leaks_nothing(tmp_path: Path) -> None:
     with RtspServer() as server, Live(server.url, "--preview", str(port), "--read-timeout", "1s") as run:
         run.logged("preview: open")
         samples = []
-        for _ in range(8):
+        for _ in range(15):
             server.kill()
             run.logged("next try")
             server.start()
@@ -138,7 +138,8 @@ def test_reconnecting_leaks_nothing(tmp_path: Path) -> None:
             while run.status(port)["frames"]["out"] <= out + 3 and time.monotonic() < deadline:
                 time.sleep(0.1)
             samples.append(run.sample())
-        flat(samples, 12)
+        # Every connection has a thread, and the allocator a pool of memory for each of the first threads.
+        flat(samples[9:], 4)
         assert run.end() == 0
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import secrets
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -188,5 +187,5 @@ def _text(summary: dict[str, Any]) -> str:
         lines.append(f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms, max {latency['max']:.0f} ms")
     for sink in summary["sinks"]:
         error = f": {sink['error']}" if sink["error"] else ""
-        lines.append(f"{Path(sink['name'])}: {sink['frames']} frames, {sink['dropped']} dropped{error}")
+        lines.append(f"{sink['name']}: {sink['frames']} frames, {sink['dropped']} dropped{error}")
     return "\n".join(lines)

@@ -178,7 +178,9 @@ class _Connection:
                     self.frames += 1
                 del frame
         except Exception as error:
-            self.error = error
+            # Its traceback holds the source, and decoders end with the last reference to them.
+            self.error = error.with_traceback(None)
+            error.__cause__ = error.__context__ = None
         finally:
             try:
                 self._source.close()
