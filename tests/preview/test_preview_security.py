@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -165,3 +167,13 @@ def test_pages_of_other_sites_change_nothing_and_see_nothing(open_server: Previe
         assert await status_of(client, "OPTIONS", "/control", headers={"Origin": "http://evil.example"}) == 403
 
     asking(open_server, ask)
+
+
+@pytest.mark.parametrize("package", ["aiohttp", "cv2"])
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    for name in [name for name in sys.modules if name.startswith("crispstream.preview")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=f"needs {package}") as error:
+        importlib.import_module("crispstream.preview.server")
+    assert error.value.hint == "pip install 'crispstream[live]'"
