@@ -19,7 +19,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_D
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: demo test test-gpu test-gst apt-missing lint bench setup constraints clean
+.PHONY: demo test test-gpu test-gst apt-missing soak lint bench setup constraints clean
 
 # Standard output belongs to the program: what the set-up has to say goes to standard error.
 demo: $(VENV)/.demo
@@ -41,15 +41,21 @@ test-gpu:
 APT_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gstreamer1.0-plugins-ugly gstreamer1.0-python3-plugin-loader python3-gst-1.0 gir1.2-gst-plugins-base-1.0 \
 	gir1.2-gst-rtsp-server-1.0
+# For other tests, which skip without them: a browser for the preview page, an independent encoder and player.
+APT_TESTS := chromium chromium-driver ffmpeg
 test-gst: setup
-	@missing=$$($(MAKE) apt-missing); [ -z "$$missing" ] || { \
+	@missing=$$($(MAKE) apt-missing APT_TESTS=); [ -z "$$missing" ] || { \
 		echo "crispstream: error: GStreamer is not complete, type: sudo apt install" $$missing >&2; exit 1; }
 	@CRISPSTREAM_NEEDS_GST=1 $(BIN)/python -m pytest tests/gst $(ARGS)
 
-# Which of those are not installed.
+# Which of both are not installed.
 apt-missing:
-	@for package in $(APT_PACKAGES); do \
+	@for package in $(APT_PACKAGES) $(APT_TESTS); do \
 		dpkg-query --show --showformat='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done
+
+# Half an hour of a live stream with an outage every minute, or ARGS seconds.
+soak: setup
+	@$(BIN)/python tests/live/soak.py $(or $(ARGS),1800)
 
 lint: setup
 	@$(BIN)/ruff check
