@@ -13,9 +13,9 @@ from crispstream.commands.common import Debug, Json, PresetOption, Report, missi
 
 def demo(
     source: Annotated[str | None, typer.Option("--input", help="Your own picture or clip.")] = None,
-    output: Annotated[str, typer.Option(help="Folder for the results; nothing that no demo made is replaced.")] = "demo",
+    output: Annotated[str, typer.Option(help="Folder; nothing that no demo made is replaced in it.")] = "demo",
     preset: PresetOption = "nano",
-    overwrite: Annotated[bool, typer.Option(help="Replace files that no demo made.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that no demo made.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> Report:
