@@ -24,7 +24,13 @@ else:
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile.*"))
-PAGES = (ROOT / "docs/install.md", ROOT / "docs/jetson.md", ROOT / "docker/README.md")
+PAGES = (
+    ROOT / "docs/live.md",
+    ROOT / "docs/embedding.md",
+    ROOT / "docs/install.md",
+    ROOT / "docs/jetson.md",
+    ROOT / "docker/README.md",
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DEFINE = re.compile(r"cmake\.define\.(\w+)")
 
@@ -132,7 +138,8 @@ def test_the_context_builds_the_package(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("crispstream-*-py3-none-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for needed in ("cli.py", "export/__init__.py", "engines/nano/manifest.json", "lib/libcrispstream_cpu.so"):
+    page = "preview/static/index.html"
+    for needed in ("cli.py", page, "export/__init__.py", "engines/nano/manifest.json", "lib/libcrispstream_cpu.so"):
         assert f"crispstream/{needed}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

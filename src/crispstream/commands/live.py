@@ -171,8 +171,10 @@ def live(
 
 def _token(host: str) -> str | None:
     """What a page that others can reach asks for; made up, and shown once, where the environment has none."""
+    from crispstream.preview.security import is_loopback
+
     token = os.environ.get(_TOKEN)
-    if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+    if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
         # Not through the log, which may be kept and read by others.
         typer.echo(f"crispstream: the preview asks for this token ({_TOKEN} sets another): {token}", err=True)
