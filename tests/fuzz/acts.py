@@ -139,7 +139,7 @@ def _count(path: Path) -> int:
             with Image.open(path) as picture:
                 picture.load()
             return 1
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="surrogateescape") as container:
             return sum(1 for _ in container.decode(container.streams.video[0]))
     except Exception as error:
         raise BrokenPromiseError(

