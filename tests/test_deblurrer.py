@@ -97,7 +97,7 @@ class StubEngine:
     """An engine whose head says what the test wants: (mask, gate) everywhere; residuals are a tenth."""
 
     name = "stub"
-    manifest = SimpleNamespace(pack=4, multiple=16, map_stride=8, preset="stub", tensors={})
+    manifest = SimpleNamespace(pack=2, multiple=16, map_stride=8, preset="stub", tensors={})
 
     def __init__(self, mask: float, gate: float) -> None:
         self.answer = (mask, gate)
