@@ -18,8 +18,8 @@ from crispstream.manifest import Manifest
 from crispstream.memory import memory_size
 
 ARENA = 5.6
-"""Memory that an engine takes, over that of the tensors between its parts: ONNX Runtime keeps what its layers work in, for
-each part, in steps that double. Measured with 1.30 at 13 sizes from 640x360 to 5120x2880: 4.0 to 5.3."""
+"""Memory that an engine takes, over that of the tensors between its parts: ONNX Runtime keeps what its layers work in,
+for each part, in steps that double. Measured with 1.30 at 12 sizes from 640x360 to 5120x2880: 4.0 to 5.3."""
 SHARE = 4
 """Frames that would take more than this part of the machine's memory run in tiles."""
 CHROMA_REACH = 2
