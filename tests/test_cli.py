@@ -254,7 +254,17 @@ def test_engines(call: Call) -> None:
     outcome = call("engines", "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.data["presets"]["nano"]["shipped"] is True
-    assert "nano" in call("engines").out
+    lines = call("engines").out.splitlines()
+    assert lines[0].startswith("nano: shipped") and max(map(len, lines)) <= 120
+    for name in (
+        "real_pairs",
+        "davis",
+        "temporal_240fps",
+        "float32_error",
+        "runtime_codes, bgr24",
+        "failures, 30 px of motion",
+    ):
+        assert [line for line in lines if line.startswith(f"    {name}: ")], name
 
 
 def test_verify_names_the_extra_that_is_missing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,10 +274,12 @@ def test_verify_names_the_extra_that_is_missing(call: Call, monkeypatch: pytest.
     call("verify", "nano").fails_with(5, "pip install 'crispstream[export]'")
 
 
-def test_bench(call: Call) -> None:
+def test_bench(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without INT8 graphs
     outcome = call("bench", "nano", "--size", "64x48", "--frames", "6", "--threads", "1", "--json")
     assert outcome.code == 0, outcome.err
     data = outcome.data
+    assert data["engine"] == "onnxruntime"
     assert data["fps_engine"] > 0 and data["fps_end_to_end"] > 0 and data["fps_end_to_end_i420"] > 0
     assert set(data["stages_ms"]) == {"unpack", "encoder", "foreground", "background", "blend"}
     assert 0 < data["latency_ms"]["p50"] <= data["latency_ms"]["p95"] <= data["latency_ms"]["p99"]

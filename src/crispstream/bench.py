@@ -32,10 +32,11 @@ DISTINCT_FRAMES = 4
 def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | None = None) -> dict[str, Any]:
     """Measure ``preset`` at ``size`` (width, height) over ``frames`` frames of each kind; no codec, gating off.
 
-    ``fps_engine``: the three parts alone, on a tensor that is ready. ``fps_end_to_end``: BGR24 frames in memory through
-    ``Deblurrer.stream`` to frames in memory, ``fps_end_to_end_i420`` the same with I420; ``end_to_end_of_engine``: the
-    first of these over ``fps_engine``. ``stages_ms``: mean of each stage. ``latency_ms``: one BGR24 frame from call to
-    return, nothing else under way. Raises UsageError, EngineError.
+    ``engine``: the name of the one that the CPU uses by itself. ``fps_engine``: its three parts alone, on a tensor that
+    is ready. ``fps_end_to_end``: BGR24 frames in memory through ``Deblurrer.stream`` to frames in memory,
+    ``fps_end_to_end_i420`` the same with I420; ``end_to_end_of_engine``: the first of these over ``fps_engine``.
+    ``stages_ms``: mean of each stage. ``latency_ms``: one BGR24 frame from call to return, nothing else under way.
+    Raises UsageError, EngineError.
     """
     width, height = size
     bgr = [_frame(PixelFormat.BGR24, width, height, seed) for seed in range(DISTINCT_FRAMES)]
@@ -73,6 +74,7 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
         measured = latencies[-frames:]
         return {
             "preset": preset,
+            "engine": runtime.name,
             "width": width,
             "height": height,
             "frames": frames,

@@ -72,10 +72,26 @@ def bench(
     return Report(data, "\n".join(f"{key}: {short(value)}" for key, value in data.items()))
 
 
+_TELLING = ("psnr_blurred", "psnr_restored", "gain_person", "gain_background", "no_harm_psnr")
+"""Of a quality set, the figures for people; `--json` has them all."""
+
+
 def _engine_lines(name: str, entry: dict[str, Any]) -> list[str]:
-    """One preset for people."""
+    """One preset for people: a line for each set of figures."""
     cost = entry["macs_per_pixel"]["all"] / 1000
     lines = [f"{name}: {'shipped' if entry['shipped'] else 'not shipped'}, {cost:.1f} kMAC a pixel"]
     lines += [f"  {part} sha256 {digest[:16]}" for part, digest in entry.get("sha256", {}).items()]
-    lines += [f"  {key}: {short(entry[key])}" for key in ("error", "quality", "parity", "int8") if entry.get(key)]
+    lines += [f"  error: {entry['error']}"] if "error" in entry else []
+    for group in ("quality", "parity", "int8"):
+        if entry.get(group):
+            lines += [f"  {group}", *(line for item in entry[group].items() for line in _set_lines(*item))]
     return lines
+
+
+def _set_lines(name: str, figures: Any) -> list[str]:
+    """One set of figures; a set of sets has a line for each of them."""
+    if isinstance(figures, dict) and figures and all(isinstance(inner, dict) for inner in figures.values()):
+        return [f"    {name}, {key}: {short(inner)}" for key, inner in figures.items()]
+    if isinstance(figures, dict):
+        figures = {key: figures[key] for key in _TELLING if key in figures} or figures
+    return [] if figures == "" else [f"    {name}: {short(figures)}"]
