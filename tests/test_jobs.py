@@ -25,6 +25,16 @@ from crispstream.lock import OutputLock
 from crispstream.record import FILE_NAME
 
 
+class Copy:
+    """A frame that was ready at once."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def result(self) -> Frame:
+        return self._frame
+
+
 class Copies:
     """A deblurrer that changes nothing and counts."""
 
@@ -32,17 +42,13 @@ class Copies:
         self.frames = 0
         self.hook: Callable[[int], object] = lambda frames: None
 
-    def submit(self, frame: Frame) -> Copies:
+    def submit(self, frame: Frame) -> Copy:
         self.frames += 1
         self.hook(self.frames)
-        self._frame = frame
-        return self
+        return Copy(frame)
 
     def open_stream(self) -> Copies:
         return self
-
-    def result(self) -> Frame:
-        return self._frame
 
 
 @pytest.fixture
