@@ -7,6 +7,10 @@ ARGS ?=
 # PIP_EXTRA_INDEX_URL (or TORCH_ARGS, extra arguments of pip) at PyTorch's index of CPU wheels: they are much smaller.
 TORCH_ARGS ?=
 
+# The demo builds the GPU's kernels, which takes nvcc minutes, only where a GPU has its device file (desktop, Jetson, WSL);
+# CRISPSTREAM_CUDA=AUTO: wherever nvcc works. The set-up for tests always does that.
+CRISPSTREAM_CUDA ?= $(if $(wildcard /dev/nvidiactl /dev/nvhost-gpu /dev/nvgpu /dev/dxg),AUTO,OFF)
+
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -75,7 +79,7 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(BUILD_INPUTS) | $(BIN)/python
 	@echo "crispstream: installing the package and compiling its kernels" >&2
-	@$(PIP) --editable '.[demo]' >&2
+	@SKBUILD_CMAKE_DEFINE=CRISPSTREAM_CUDA=$(CRISPSTREAM_CUDA) $(PIP) --editable '.[demo]' >&2
 	@touch $@
 
 $(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python

@@ -42,6 +42,20 @@ def pip(python: Path | str, *arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("wish", [None, "ON"])
+def test_the_demo_compiles_cuda_kernels_only_where_there_is_a_gpu(tmp_path: Path, wish: str | None) -> None:
+    """nvcc takes minutes, and may be there without a GPU."""
+    devices = map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg"))
+    wanted = wish or ("AUTO" if any(device.exists() for device in devices) else "OFF")
+    variables = [f"VENV={tmp_path}/venv", *([f"CRISPSTREAM_CUDA={wish}"] if wish else [])]
+    environment = {name: value for name, value in os.environ.items() if name != "CRISPSTREAM_CUDA"}
+    for target, line in ("demo", "[demo]"), ("setup", "[dev]"):
+        command = ["make", "--dry-run", *variables, target]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+        (install,) = [shown for shown in done.stdout.splitlines() if line in shown]
+        assert (f"SKBUILD_CMAKE_DEFINE=CRISPSTREAM_CUDA={wanted} " in install) == (target == "demo")
+
+
 def fresh_environment(folder: Path) -> Path:
     """A virtual environment with nothing in it; returns its interpreter."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)

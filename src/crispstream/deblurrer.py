@@ -61,9 +61,10 @@ class Deblurrer:
 
     ``preset``: name of an engine (see ``crispstream engines``) or a folder with a manifest. ``device``: "auto" (a GPU
     where there is one), "cpu", "cuda", "cuda:1". ``strength``: 0 leaves frames as they are, 1 is the network's answer,
-    up to 2 exaggerates. ``backend`` pins an engine ("tensorrt", "tensorrt-rtx", "onnxruntime", "torch"). ``gating``
-    lets streams leave idle branches out; ``threads`` caps the CPU threads. ``tile``: frames that are too large for the
-    memory run in tiles on the CPU ("auto"), never ("off"), or in tiles of at most "WIDTHxHEIGHT" pixels.
+    up to 2 exaggerates. ``backend`` pins an engine ("tensorrt", "tensorrt-rtx", "onnxruntime-int8", "onnxruntime",
+    "torch"). ``gating`` lets streams leave idle branches out; ``threads`` caps the CPU threads. ``tile``: frames that
+    are too large for the memory run in tiles on the CPU ("auto"), never ("off"), or in tiles of at most "WIDTHxHEIGHT"
+    pixels.
 
     Safe to share between threads: each stream keeps its own state. On a GPU, SLOTS frames of a stream are under way at
     once. Raises UsageError for a bad argument, EngineError when no engine can be opened.

@@ -25,7 +25,7 @@ def demo(
         from crispstream.demo import run_demo
 
         if source is None:
-            print("crispstream: blurring and restoring a portrait; about a minute on two cores", file=sys.stderr)
+            print("crispstream: blurring and restoring a portrait; about a minute", file=sys.stderr)
         data = run_demo(source, output, preset, overwrite=overwrite, progress=not as_json)
     except ModuleNotFoundError as error:
         raise missing_extra(error, "demo", ("skimage", "scipy")) from error
