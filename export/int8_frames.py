@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from crispstream.errors import EngineError, InputError
+from crispstream.files import list_files
 from crispstream.frame import Frame, PixelFormat
-from crispstream.sources.pictures import PICTURE_SUFFIXES, PictureSource, list_pictures
+from crispstream.sources.pictures import PICTURE_SUFFIXES, PictureSource
 from crispstream.sources.video import VideoSource
 
 COUNT = 20
@@ -35,7 +36,7 @@ def calibration_frames(path: Path | None) -> CalibrationFrames:
     Raises InputError where ``path`` gives fewer than two, EngineError where the portrait is not installed.
     """
     if path is None:
-        return _split("drawn: the demo's moving portrait", _portrait())
+        return _split("drawn: the demo's moving portrait", portrait(COUNT))
     if not path.exists():
         raise InputError(f"{path} does not exist", "a folder of pictures, or a video")
     if path.suffix.lower() in PICTURE_SUFFIXES:
@@ -53,7 +54,9 @@ def _split(source: str, frames: list[tuple[Frame, Frame | None]]) -> Calibration
 
 
 def _pictures(folder: Path) -> list[Frame]:
-    paths = list_pictures(folder)
+    paths = list_files(folder, PICTURE_SUFFIXES)
+    if not paths:
+        raise InputError(f"{folder} holds no picture", f"known suffixes: {', '.join(PICTURE_SUFFIXES)}")
     return list(PictureSource(paths[:: max(1, len(paths) // COUNT)][:COUNT]))
 
 
@@ -66,13 +69,17 @@ def _video(path: Path) -> list[Frame]:
         source.close()
 
 
-def _portrait() -> list[tuple[Frame, Frame | None]]:
+def portrait(count: int) -> list[tuple[Frame, Frame | None]]:
+    """The first ``count`` frames of the demo's moving portrait, blurred, each with its true frame.
+
+    Raises EngineError where the portrait is not installed.
+    """
     from crispstream.demo import moving_portrait
 
     try:
-        pairs = list(moving_portrait(COUNT))
+        pairs = list(moving_portrait(count))
     except ModuleNotFoundError as error:
-        hint = "pip install scikit-image, or give your own frames: --calibrate FOLDER_OR_VIDEO"
-        raise EngineError(f"drawing frames needs {error.name}, which is not installed", hint) from error
+        message = f"drawing frames needs {error.name}, which is not installed"
+        raise EngineError(message, "pip install scikit-image") from error
     frames = ([Frame.from_array(picture, PixelFormat.RGB24) for picture in pair] for pair in pairs)
     return [(blurred, sharp) for sharp, blurred in frames]

@@ -17,6 +17,8 @@ STRIDE = 3
 """Every how many pixels, along both axes, a neighbourhood is counted."""
 DAMPING = 1e-4
 """Of the mean variance, added to each: neighbourhoods that the frames do not show must not decide."""
+FLOOR = 1 / 255**2
+"""Least mean variance, that of one step of the input: where nothing is shown each weight is rounded on its own."""
 
 
 def neighbourhoods(packed: Iterable[Array]) -> npt.NDArray[np.float64]:
@@ -37,7 +39,7 @@ def round_weights(weight: Array, moments: npt.NDArray[np.float64]) -> tuple[Arra
     are correlated (Frantar et al., GPTQ, ICLR 2023). The inputs are pixels, which are nearly the same as their
     neighbours, and the filters look at small differences: plain rounding lets brightness leak into every one of them.
     """
-    damped = moments + DAMPING * np.diag(moments).mean() * np.eye(len(moments))
+    damped = moments + DAMPING * max(np.diag(moments).mean(), FLOOR) * np.eye(len(moments))
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T
     left = weight.reshape(len(weight), -1).astype(np.float64)
     steps = np.maximum(np.abs(left).max(1), 1e-12) / LARGEST

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shlex
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -84,6 +85,11 @@ class Manifest:
     def weights_path(self) -> Path:
         """The safetensors file that the graphs' initialisers point into."""
         return self.folder / self.weights.file
+
+    @property
+    def argument(self) -> str:
+        """What commands take for it: the name of a shipped preset, else the folder."""
+        return self.preset if self.folder == _shipped() / self.preset else shlex.quote(str(self.folder))
 
     def summary(self) -> dict[str, Any]:
         """What a person wants to know about the engine; plain values."""

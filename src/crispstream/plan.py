@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -227,9 +226,8 @@ def _preset_folder(engine: Manifest) -> Path:
 
 
 def _command(engine: Manifest, flavour: Flavour, size: Size | None) -> str:
-    shipped = Path(str(resources.files("crispstream") / "engines" / engine.preset))
-    name = engine.preset if engine.folder == shipped else str(engine.folder)
-    return f"crispstream build {name} --size {size_text(size) if size else 'WIDTHxHEIGHT'} --backend {flavour}"
+    wanted = size_text(size) if size else "WIDTHxHEIGHT"
+    return f"crispstream build {engine.argument} --size {wanted} --backend {flavour}"
 
 
 def _plan(folder: Path, fields: dict[str, Any]) -> Plan:

@@ -30,10 +30,13 @@ from crispstream.manifest import (
     sha256,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 """Goes up when this file's fields change, and when the toolchain makes other INT8 graphs from the same weights."""
 FILE_NAME = "int8.json"
 BACKEND = "onnxruntime-int8"
+LARGEST_LOSS = 1 / 3
+"""Part of FP32's gain on drawn frames that INT8 may lose and still be used by itself. Graphs from drawn frames lose a
+fifth, those from films less, those from a flat picture nearly all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Quantised:
 
     ``weights``: SHA-256 of those that they were made from. ``onnxruntime``, ``cpu``: the library and the processor that
     ``timing`` was measured with. ``calibration``: frames that the ranges come from. ``accuracy``: PSNR against FP32
-    and, where the truth of the frames is known, what is lost. Plain values.
+    on other frames of the same origin; on drawn frames what FP32 gains and what of it is lost. Plain values.
     """
 
     folder: Path
@@ -97,7 +100,7 @@ def runtime_manifest(engine: Manifest) -> Manifest:
 
 def load(engine: Manifest) -> Quantised:
     """The INT8 graphs of ``engine``: made from its weights and whole. Raises EngineError."""
-    folder, hint = folder_for(engine), f"type: crispstream build {engine.folder} --backend {BACKEND}"
+    folder, hint = folder_for(engine), f"type: crispstream build {engine.argument} --backend {BACKEND}"
     if not (folder / FILE_NAME).exists():
         raise EngineError(f"no INT8 graphs of {engine.preset} were built for its weights", hint)
     fields = read_json(folder / FILE_NAME, hint)
@@ -122,7 +125,8 @@ def load(engine: Manifest) -> Quantised:
 
 def reason_against(engine: Manifest) -> str:
     """Why INT8 is not used here unless it is asked for; "" where it is: the graphs are there, and with this library on
-    this processor they were measured as faster than FP32. VNNI is not asked for: without it they are faster, too."""
+    this processor they were measured as faster than FP32, and on drawn frames they restore nearly as much. VNNI is not
+    asked for: without it they are faster, too."""
     try:
         made = load(engine)
     except EngineError as error:
@@ -137,6 +141,10 @@ def reason_against(engine: Manifest) -> str:
             return f"the INT8 graphs of {engine.preset} were timed with another {what}: {there}, here is {here}"
     if not made.timing["speedup"] > 1:
         return f"INT8 was measured as {made.timing['speedup']:.2f} times as fast as FP32"
+    gain, loss = (made.accuracy[name] for name in ("gain_db", "loss_db"))
+    if not loss <= LARGEST_LOSS * gain:
+        told = f"INT8 gains {gain - loss:.2f} dB, FP32 {gain:.2f} dB"
+        return f"on frames that we draw {told}: calibrate with other frames"
     return ""
 
 
@@ -155,6 +163,8 @@ def _quantised(folder: Path, fields: dict[str, Any]) -> Quantised:
         return one_field(within, name, kind)
 
     one("speedup", float, one("timing", dict))
+    for name in ("gain_db", "loss_db"):
+        one(name, float, one("accuracy", dict))
     return Quantised(
         folder,
         **{name: one(name, str) for name in ("preset", "weights", "onnxruntime", "cpu")},

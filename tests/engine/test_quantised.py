@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 from PIL import Image
 
 from crispstream import cpu, quantised
+from crispstream.cache import replace_files
 from crispstream.engine.select import EngineChoice, open_engine
 from crispstream.errors import EngineError, OutputError, UsageError
 from crispstream.export.int8 import build_int8
-from crispstream.manifest import Manifest
+from crispstream.manifest import Manifest, load
 
 VNNI = "model name : A CPU\nflags : sse avx2 avx512_vnni\n"
 Change = Callable[[dict[str, Any]], object]
@@ -53,12 +55,14 @@ def become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 def record(
     engine: Manifest, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, become: Callable[[str], None]
 ) -> Path:
-    """``int8.json`` in a cache of its own: measured as twice as fast on a processor with VNNI, which is this one."""
+    """``int8.json`` in a cache of its own: good, and measured as twice as fast on a processor with VNNI, which is this
+    one."""
     shutil.copytree(built, tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     become(VNNI)
     path = quantised.folder_for(engine) / quantised.FILE_NAME
-    change(path, lambda fields: fields.update(cpu="A CPU", timing={"speedup": 2.0}))
+    accuracy = {"gain_db": 0.9, "loss_db": 0.2}
+    change(path, lambda fields: fields.update(cpu="A CPU", timing={"speedup": 2.0}, accuracy=accuracy))
     return path
 
 
@@ -82,6 +86,8 @@ def test_used_where_it_was_measured_as_faster(engine: Manifest, record: Path) ->
         (VNNI, lambda f: f["timing"].update(speedup=1.0), "1.00 times as fast"),
         (VNNI.replace("A CPU", "B CPU"), lambda f: None, "another processor: A CPU, here is B CPU"),
         (VNNI, lambda f: f.update(onnxruntime="1.0"), "another ONNX Runtime: 1.0, here is"),
+        (VNNI, lambda f: f["accuracy"].update(loss_db=0.8), "INT8 gains 0.10 dB, FP32 0.90 dB"),
+        (VNNI, lambda f: f["accuracy"].update(gain_db=-0.1, loss_db=0.0), "INT8 gains -0.10 dB"),
     ],
 )
 def test_built_but_not_chosen(
@@ -127,10 +133,11 @@ def damaged_graph(record: Path) -> None:
 REFUSED = [
     (lambda r: shutil.rmtree(r.parent), "no INT8 graphs of nano were built"),
     (lambda r: r.write_text("{"), "is damaged: "),
-    (lambda r: r.write_text("[]"), "has schema None, this version reads 1"),
-    (lambda r: change(r, lambda f: f.update(schema=2)), "has schema 2, this version reads 1"),
+    (lambda r: r.write_text("[]"), "has schema None, this version reads 2"),
+    (lambda r: change(r, lambda f: f.update(schema=1)), "has schema 1, this version reads 2"),
     (lambda r: change(r, lambda f: f.pop("cpu")), "has no 'cpu'"),
     (lambda r: change(r, lambda f: f["timing"].pop("speedup")), "has no 'speedup'"),
+    (lambda r: change(r, lambda f: f["accuracy"].pop("loss_db")), "has no 'loss_db'"),
     (lambda r: change(r, lambda f: f.update(timing=[])), "'timing' is not dict"),
     (lambda r: change(r, lambda f: f["parts"]["encoder"].update(file="../x")), "'../x' is not a file name"),
     (lambda r: change(r, lambda f: f.update(weights="0" * 64)), "made from the weights 0000"),
@@ -149,6 +156,13 @@ def test_pinned_fails_loudly_and_auto_goes_on(
         open_engine(engine.folder, backend="onnxruntime-int8")
     assert caught.value.hint == f"type: crispstream build {engine.folder} --backend onnxruntime-int8"
     assert open_engine(engine.folder).name == "onnxruntime"
+
+
+def test_a_shipped_preset_is_named_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(EngineError) as caught:
+        quantised.load(load("nano"))
+    assert caught.value.hint == "type: crispstream build nano --backend onnxruntime-int8"
 
 
 def test_graphs_that_onnxruntime_refuses(engine: Manifest, record: Path) -> None:
@@ -176,6 +190,23 @@ def test_a_new_set_replaces_the_old_one(engine: Manifest, record: Path) -> None:
     replace(made, parts=parts).write(graphs)
     assert quantised.load(engine).parts == parts
     assert sorted(p.name for p in record.parent.iterdir()) == sorted([record.name, *(f.file for f in parts.values())])
+
+
+def test_two_builds_at_once_leave_one_whole_set(tmp_path: Path) -> None:
+    """The second comes while the first is between two files: it waits, and clears up nothing that still counts."""
+    folder = tmp_path / "nano-1"
+    second = threading.Thread(target=replace_files, args=(folder, {"b1": b"", "b2": b"", "index": b"b"}))
+
+    class Slow(dict[str, bytes]):
+        def items(self) -> Any:
+            yield "a1", b""
+            second.start()
+            second.join(0.3)
+            yield from (("a2", b""), ("index", b"a"))
+
+    replace_files(folder, Slow({"a1": b"", "a2": b"", "index": b"a"}))
+    second.join()
+    assert sorted(p.name for p in folder.iterdir()) == ["b1", "b2", "index"] and (folder / "index").read_bytes() == b"b"
 
 
 def test_a_cache_that_cannot_be_written(engine: Manifest, record: Path, tmp_path: Path) -> None:
