@@ -25,22 +25,22 @@ def parse_time(text: str) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """From ``start`` up to, not including, ``end``, in seconds; None where nothing is cut off.
-
-    Raises UsageError where nothing lies between the two.
-    """
+    """From ``start`` up to, not including, ``end``, in seconds; None where nothing is cut off. In a file's own clock
+    both may lie below 0."""
 
     start: Fraction | None = None
     end: Fraction | None = None
 
-    def __post_init__(self) -> None:
-        if self.end is not None and self.end <= (self.start or 0):
-            raise UsageError("--end does not lie after --start", "give two times of the input, the later one as --end")
-
     @classmethod
     def between(cls, start: str | float | None, end: str | float | None) -> Cut:
-        """The part between two times as ``parse_time`` reads them, None for begin or end. Raises UsageError."""
-        return cls(*(None if time is None else parse_time(str(time)) for time in (start, end)))
+        """The part between two times as ``parse_time`` reads them, None for begin or end.
+
+        Raises UsageError, too, where nothing lies between the two.
+        """
+        cut = cls(*(None if time is None else parse_time(str(time)) for time in (start, end)))
+        if cut.end is not None and cut.end <= (cut.start or 0):
+            raise UsageError("--end does not lie after --start", "give two times of the input, the later one as --end")
+        return cut
 
     def is_over(self, packet: Any) -> bool:
         """Whether neither this packet nor what follows it in the file lies before the end."""

@@ -9,13 +9,11 @@ from fractions import Fraction
 from typing import Any
 
 from crispstream.cut import Cut
+from crispstream.deblurrer import Deblurrer
 from crispstream.ends import PIPE, Wishes, open_ends
-from crispstream.engine.select import open_engine
 from crispstream.errors import InputError, UsageError
 from crispstream.files import ends_of
 from crispstream.sinks.video import VideoSink
-
-_ENGINE_OPTIONS = ("preset", "device", "backend", "threads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +42,9 @@ class DryRun:
 
 
 def dry_run(src: str, dst: str, settings: dict[str, Any], options: dict[str, Any], overwrite: bool = False) -> DryRun:
-    """Read the first frame of ``src`` and open the output and the engine as ``files.run`` would, with its ``settings``;
-    nothing is left behind. ``options`` are the Deblurrer's. Raises what that run would raise before its first frame.
+    """Read the first frame of ``src`` and open the output and the engine as ``files.run`` would, with its ``settings``
+    (encoder, start, size, ...); nothing is left behind. ``options`` are the Deblurrer's. Raises what that run would
+    raise before its first frame.
     """
     source, target = ends_of(src, dst)
     if PIPE in (source, target):
@@ -73,9 +72,6 @@ def dry_run(src: str, dst: str, settings: dict[str, Any], options: dict[str, Any
             "skipped": list(ends.sink.skipped),
             "warnings": [*ends.source.warnings, *ends.sink.warnings],
         }
-    engine = open_engine(**{key: value for key, value in options.items() if key in _ENGINE_OPTIONS})
-    try:
-        name, preset = engine.name, engine.manifest.preset
-    finally:
-        engine.close()
+    with Deblurrer(**options) as deblurrer:
+        name, preset = deblurrer.engine.name, deblurrer.engine.manifest.preset
     return DryRun(str(source), str(target), engine=name, preset=preset, replaces=replaces, **found)

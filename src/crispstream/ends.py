@@ -61,6 +61,8 @@ class Wishes:
     def __post_init__(self) -> None:
         if self.odd not in ODD:
             raise UsageError(f"unknown way '{self.odd}' with odd sizes", f"one of {', '.join(ODD)}")
+        if self.pixel_format is not None:
+            raw_format(self.pixel_format)
         if self.rate is not None and not 0 < self.rate <= 1000:
             raise UsageError(f"{self.rate} is no frame rate", "frames a second, such as 25 or 30000/1001")
 
@@ -75,6 +77,8 @@ def open_ends(src: Path, dst: Path, wishes: Wishes, cut: Cut, cleanup: ExitStack
 
     Raises InputError, OutputError and UsageError.
     """
+    if wishes.pixel_format is not None and wishes.size is None and dst != PIPE:
+        raise UsageError("--pixel-format is of raw frames", "give their --size, or write to -")
     to_film = dst == PIPE or not (is_numbered(dst) or dst.is_dir() or dst.suffix.lower() in (*PICTURE_SUFFIXES, ""))
     if is_pattern(src) or (src != PIPE and wishes.size is None and src.suffix.lower() in PICTURE_SUFFIXES):
         if cut != Cut():
@@ -84,6 +88,8 @@ def open_ends(src: Path, dst: Path, wishes: Wishes, cut: Cut, cleanup: ExitStack
 
 
 def _pictures(src: Path, dst: Path, wishes: Wishes, to_film: bool, cleanup: ExitStack) -> Ends:
+    if wishes.size is not None:
+        raise UsageError("--size is for raw frames in a file or on -", "leave it out: pictures tell theirs")
     found, warnings = find_pictures(src) if is_pattern(src) else ({1: src}, [])
     unknown = next((p for p in found.values() if p.suffix.lower() not in PICTURE_SUFFIXES), None)
     if unknown is not None:
@@ -92,9 +98,14 @@ def _pictures(src: Path, dst: Path, wishes: Wishes, to_film: bool, cleanup: Exit
         source = PictureSource(list(found.values()), film=True)
         source.warnings += warnings
         return Ends(source, _film_sink(dst, wishes, wishes.rate or _RATE, None, cleanup), True, True)
-    if wishes.rate is not None or wishes.pixel_format is not None:
-        raise UsageError("--rate and --pixel-format are for films", "leave them out, or write out.mp4")
-    targets = {path: _target(dst, number, path, len(found)) for number, path in found.items()}
+    if dst == PIPE:
+        raise UsageError("one picture does not go to -", "name a file: out.png")
+    if wishes.rate is not None:
+        raise UsageError("--rate is for films", "leave it out, or write out.mp4")
+    if is_pattern(src):
+        targets = {path: _target(dst, number, path, len(found)) for number, path in found.items()}
+    else:  # whose name may hold a %d of its own
+        targets = {src: dst}
     twice = next((path for path, count in Counter(targets.values()).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"several pictures would become {twice}", "number them: out_%04d.png")

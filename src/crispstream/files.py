@@ -19,7 +19,10 @@ from crispstream.progress import make_progress
 from crispstream.report import RunReport
 from crispstream.sinks.partial import sweep
 from crispstream.sinks.pictures import PictureSink
-from crispstream.sources.pictures import PictureSource, list_pictures
+from crispstream.sources.pictures import PICTURE_SUFFIXES, PictureSource
+from crispstream.sources.video import VIDEO_SUFFIXES
+
+_FOR_FILMS = ("encoder", "crf", "speed", "size", "pixel_format", "rate", "allow_8bit", "odd")
 
 
 class FrameDeblurrer(Protocol):
@@ -50,12 +53,16 @@ def run(
     progress: bool = False,
     **options: Any,
 ) -> RunReport:
-    """Deblur a video file into a video file, a picture into a picture, a folder of pictures into a folder.
+    """Deblur a video file into a video file, a picture into a picture, the pictures of a folder into a folder.
 
     Pictures may also be given as a pattern (``in_%04d.png``, ``shots/*.png``), a film may be made of them or turned
     into them, and "-" is standard input or output: yuv4mpeg, or rawvideo in ``pixel_format`` ("bgr24", "rgb24", "nv12",
     "i420"), which as input needs its ``size``. ``rate`` is that of raw frames and of pictures (25). ``allow_8bit`` lets
     HDR in; ``odd`` is "pad" or "444" for odd sizes in codecs that know even ones only.
+
+    Of a folder the pictures are taken, those in folders of it and videos (which the report names as ``skipped``) are
+    not, and only ``quality`` and ``overwrite`` say how; ``dst`` is made if it is not there. The command ``crispstream
+    run`` takes folders of videos, too, and resumes.
 
     ``deblurrer`` is used as it is and stays open; without one, ``Deblurrer(**options)`` (preset, device, strength, ...)
     is made for this run; both together are a UsageError. ``encoder``, ``crf`` and ``speed`` are for video
@@ -71,13 +78,8 @@ def run(
     cut = Cut.between(start, end)
     wishes = Wishes(encoder, crf, speed, quality, overwrite, size, pixel_format, rate, allow_8bit, odd)
     with ExitStack() as cleanup:
-        if os.path.isdir(src):
-            if cut != Cut():
-                raise UsageError(f"{src} has no times", "--start and --end are for videos")
-            targets = _picture_targets(src, dst, cleanup)
-            pictures = PictureSink(targets, quality=quality, overwrite=overwrite)
-            cleanup.callback(pictures.abort)
-            ends = Ends(PictureSource(list(targets), keep_going=True), pictures, is_film=False, one_size=False)
+        if src != PIPE and os.path.isdir(src):
+            ends = _folder(src, dst, wishes, cut, cleanup)
         else:
             ends = open_ends(src, dst, wishes, cut, cleanup)
         if dst != PIPE:
@@ -116,11 +118,13 @@ def ends_of(src: str | os.PathLike[str], dst: str | os.PathLike[str]) -> tuple[P
     check_name(dst, OutputError)
     if is_one_file(src):
         check_input(src)
-        if dst.is_dir() and not src.is_dir():
+        if dst == PIPE and src.is_dir():
+            raise UsageError(f"{src} is a folder, - is a pipe", "give a folder as output")
+        if dst != PIPE and dst.is_dir() and not src.is_dir():
             dst = dst / src.name
-        if dst.exists() and os.path.samefile(src, dst):
+        if dst != PIPE and dst.exists() and os.path.samefile(src, dst):
             raise UsageError("the output is the input", "choose another name")
-    elif src == PIPE and dst.is_dir():
+    elif src == PIPE != dst and dst.is_dir():
         raise UsageError(f"{dst} is a folder", "give the name of a file in it")
     return src, dst
 
@@ -157,25 +161,49 @@ def check_input(src: Path) -> None:
     if src.is_dir():
         return
     if not src.is_file():
-        raise InputError(f"{src} is neither a file nor a folder")
+        raise InputError(
+            f"{src} is neither a file nor a folder",
+            "read a pipe as -: ffmpeg -i in.mp4 -f yuv4mpegpipe - | crispstream run - out.mp4",
+        )
     if src.stat().st_size == 0:
         raise InputError(f"{src} is empty")
 
 
-def _picture_targets(src: Path, dst: Path, cleanup: ExitStack) -> dict[Path, Path]:
-    """What is written where; makes the folder ``dst``, which ``cleanup`` removes again if nothing came into it."""
-    if not src.is_dir():
-        return {src: dst}
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """What ``folder`` holds with one of the ``suffixes``, sorted by name: no folders and nothing hidden."""
+    named = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    # What cannot be reached stays in the list, so that it is told.
+    return sorted(p for p in named if os.path.isfile(p) or not os.path.exists(p))
+
+
+def make_folder(folder: Path, cleanup: ExitStack) -> None:
+    """Make ``folder`` if it is not there; ``cleanup`` removes it again if nothing came into it. Raises OutputError."""
+    if folder.is_dir():
+        return
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
+    cleanup.callback(_remove_if_empty, folder)
+
+
+def _folder(src: Path, dst: Path, wishes: Wishes, cut: Cut, cleanup: ExitStack) -> Ends:
+    """The pictures of ``src``, each to its name in ``dst``."""
     if dst.suffix and not dst.is_dir():
         raise UsageError(f"{src} is a folder, {dst} is a file name", "give a folder as output")
-    pictures = list_pictures(src)
-    if not dst.is_dir():
-        try:
-            dst.mkdir()
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {dst} ({error.strerror})") from error
-        cleanup.callback(_remove_if_empty, dst)
-    return {p: dst / p.name for p in pictures}
+    if cut != Cut():
+        raise UsageError(f"{src} has no times", "start and end are for videos")
+    for name in _FOR_FILMS:
+        if getattr(wishes, name) != getattr(Wishes(), name):
+            raise UsageError(f"{name} is for films, {src} is a folder of pictures", "leave it out, or give one video")
+    pictures = list_files(src, PICTURE_SUFFIXES)
+    if not pictures:
+        raise InputError(f"{src} holds no picture", f"known suffixes: {', '.join(PICTURE_SUFFIXES)}")
+    make_folder(dst, cleanup)
+    sink = PictureSink({p: dst / p.name for p in pictures}, quality=wishes.quality, overwrite=wishes.overwrite)
+    cleanup.callback(sink.abort)
+    sink.skipped += [f"{video.name}: a video, give it by itself" for video in list_files(src, VIDEO_SUFFIXES)]
+    return Ends(PictureSource(pictures, keep_going=True), sink, is_film=False, one_size=False)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from crispstream import files, manifest
+from crispstream.cut import Cut
+from crispstream.ends import PIPE
 from crispstream.errors import CrispStreamError, EarlyEndError, InputError, OutputError, UsageError
 from crispstream.lock import OutputLock
 from crispstream.record import JobRecord, hash_file, hash_settings
@@ -20,12 +22,10 @@ from crispstream.report import RunReport
 from crispstream.sinks.encoders import choose
 from crispstream.sinks.partial import sweep
 from crispstream.sources.pictures import PICTURE_SUFFIXES
+from crispstream.sources.video import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".avi"),
-    *(".wmv", ".flv", ".mpg", ".mpeg", ".3gp", ".ogv"),
-)
 _NOT_IN_THE_RESULT = ("device", "threads")
+_FOR_VIDEOS = ("start", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,16 @@ class Task:
     target: Path
     state: str
     digest: str = ""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is named like one."""
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def is_work(self) -> bool:
+        """Whether the network has to see it."""
+        return self.state in ("new", "changed", "replaced")
 
 
 @dataclass(slots=True)
@@ -74,8 +84,9 @@ class FolderJob:
     """The pictures and videos of ``src`` (not of folders in it), each to a file of the same name in ``dst``; videos
     whose container nothing writes get ".mkv" added.
 
-    ``settings`` are those of ``files.run`` that change the result, ``options`` those of the Deblurrer. What a file was
-    made from is recorded in ``dst``. Raises UsageError, InputError and EngineError for what concerns all files.
+    ``settings`` are those of ``files.run`` that change the result ("start" and "end" are for the videos, pictures are
+    taken whole), ``options`` those of the Deblurrer. What a file was made from is recorded in ``dst``. Raises
+    UsageError, InputError and EngineError for what concerns all files.
     """
 
     def __init__(
@@ -83,6 +94,8 @@ class FolderJob:
     ) -> None:
         files.check_input(src)
         files.check_name(dst, OutputError)
+        if dst == PIPE:
+            raise UsageError(f"{src} is a folder, - is a pipe", "give a folder as output")
         if (dst.exists() and not dst.is_dir()) or (dst.suffix and not dst.exists()):
             raise UsageError(f"{src} is a folder, {dst} is a file name", "give a folder as output")
         if dst.exists() and os.path.samefile(src, dst):
@@ -90,6 +103,9 @@ class FolderJob:
         self._src, self._dst = src, dst
         self._settings, self._options, self._overwrite = settings, options, overwrite
         self._targets = _targets(src, dst)
+        cut = Cut.between(settings.get("start"), settings.get("end"))
+        if cut != Cut() and not any(source.suffix.lower() in VIDEO_SUFFIXES for source in self._targets):
+            raise UsageError(f"{src} holds no video", "--start and --end are for videos")
         weights = manifest.load(options.get("preset", "nano")).weights.sha256
         lasting = {key: value for key, value in options.items() if key not in _NOT_IN_THE_RESULT}
         self._hash = hash_settings({**settings, **lasting, "weights": weights})
@@ -116,6 +132,14 @@ class FolderJob:
                 state = "replaced" if self._overwrite else "refused"
             yield Task(source, target, state, digest)
 
+    def plan(self) -> list[Task]:
+        """All ``tasks``; the engine is opened and closed where one needs it. Raises UsageError and EngineError."""
+        tasks = list(self.tasks())
+        if any(task.is_work for task in tasks):
+            with files.open_deblurrer(None, self._options):
+                pass
+        return tasks
+
     def run(self, progress: bool = False) -> JobReport:
         """Do what is to be done. A file that fails is noted and the next one taken; Ctrl-C ends with the file at hand.
 
@@ -126,7 +150,7 @@ class FolderJob:
         started = perf_counter()
         with ExitStack() as cleanup:
             cleanup.callback(OutputLock(self._dst).release)
-            self._make_folder(cleanup)
+            files.make_folder(self._dst, cleanup)
             sweep(self._dst)
             record = JobRecord(self._dst)
             deblurrer: files.FrameDeblurrer | None = None
@@ -136,7 +160,7 @@ class FolderJob:
                     continue
                 if progress:
                     print(f"{number}/{len(self)} {task.source.name}", file=sys.stderr, flush=True)
-                if deblurrer is None and task.state not in ("refused", "unreadable"):
+                if deblurrer is None and task.is_work:
                     deblurrer = cleanup.enter_context(files.open_deblurrer(None, self._options))
                 try:
                     done = self._do(task, deblurrer, progress)
@@ -162,30 +186,21 @@ class FolderJob:
             raise OutputError(f"{task.target} exists and is not from this job", "use --overwrite to replace it")
         if task.state == "unreadable":
             raise InputError(f"{task.source} may not be read", "check its permissions")
-        is_video = task.source.suffix.lower() in VIDEO_SUFFIXES
+        settings = {k: v for k, v in self._settings.items() if task.is_video or k not in _FOR_VIDEOS}
         return files.run(
             task.source,
             task.target,
             deblurrer=deblurrer,
             overwrite=task.state != "new",
-            progress=progress and is_video,
-            **self._settings,
+            progress=progress and task.is_video,
+            **settings,
         )
-
-    def _make_folder(self, cleanup: ExitStack) -> None:
-        if self._dst.is_dir():
-            return
-        try:
-            self._dst.mkdir()
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {self._dst} ({error.strerror})") from error
-        cleanup.callback(_remove_if_empty, self._dst)
 
 
 def _targets(src: Path, dst: Path) -> dict[Path, Path]:
     """What is written where, by name. Raises InputError where there is nothing, UsageError where two are one."""
     known = PICTURE_SUFFIXES + VIDEO_SUFFIXES
-    sources = sorted(p for p in src.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
+    sources = files.list_files(src, known)
     if not sources:
         raise InputError(f"{src} holds no picture and no video", f"known suffixes: {', '.join(known)}")
     targets: dict[Path, Path] = {}
@@ -200,8 +215,3 @@ def _targets(src: Path, dst: Path) -> dict[Path, Path]:
     if len(set(targets.values())) < len(targets):
         raise UsageError(f"two files of {src} would become one in {dst}", "rename one of them")
     return targets
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()

@@ -13,6 +13,9 @@ from typing import IO
 from crispstream.cache import cache_folder
 from crispstream.errors import OutputError
 
+# A lock file that keeps going away under us is none.
+_TRIES = 100
+
 
 class OutputLock:
     """Held from construction to ``release``, and let go by the system if the process dies.
@@ -27,8 +30,12 @@ class OutputLock:
         self._file: IO[bytes] | None = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for _ in range(_TRIES):
+                self._file = self._path.open("ab")
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._lies_there():
+                    break
+                self._close()
         except BlockingIOError as error:
             self._close()
             raise OutputError(f"another run is writing {output}", "wait for it, or choose another output") from error
@@ -39,8 +46,16 @@ class OutputLock:
         """Let others write. Idempotent."""
         if self._file is not None:
             with suppress(OSError):
-                self._path.unlink()
+                if self._lies_there():
+                    self._path.unlink()
             self._close()
+
+    def _lies_there(self) -> bool:
+        """Whether the file that is locked is the one that others find: its holder may have removed it in between."""
+        try:
+            return self._file is not None and os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
     def _close(self) -> None:
         if self._file is not None:

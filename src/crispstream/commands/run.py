@@ -69,7 +69,7 @@ def run(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Report:
-    """Sharpen a video, a picture or a folder of pictures."""
+    """Sharpen a video, a picture or a folder of both."""
     from crispstream import files
 
     if target == "-":
@@ -101,7 +101,7 @@ def run(
         "pixel_format": pixel_format,
         "rate": None if rate is None else frame_rate(rate),
     }
-    if os.path.isdir(source):  # False, too, for a name that is too long
+    if source != "-" and os.path.isdir(source):  # False, too, for a name that is too long
         from crispstream import jobs
 
         if any(value is not None for value in raw.values()):
@@ -114,9 +114,11 @@ def run(
     if dry_run:
         from crispstream.dry_run import dry_run as look
 
-        return _plan(look(source, target, settings, options, overwrite))
+        return _plan(look(source, target, {**raw, **settings}, options, overwrite))
     report = files.run(source, target, overwrite=overwrite, progress=progress, **raw, **settings, **options)
     lines = [_summary(report), *_remarks(report)]
+    if report.interrupted:
+        lines.append("interrupted: " + ("the output ends here" if report.frames else "nothing was written"))
     code = INTERRUPTED if report.interrupted else InputError.exit_code if report.failed else 0
     return Report(report.to_dict(), "" if quiet else "\n".join(lines), code)
 
@@ -157,7 +159,7 @@ _WOULD = {
 
 
 def _folder_plan(job: FolderJob) -> Report:
-    tasks = list(job.tasks())
+    tasks = job.plan()
     files = [{"input": str(task.source), "output": str(task.target), "state": task.state} for task in tasks]
     lines = [_WOULD[task.state].format(task.target) for task in tasks]
     return Report({"dry_run": True, "files": files}, "\n".join(lines))

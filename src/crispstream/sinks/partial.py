@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -35,7 +36,8 @@ class PartialFile:
     """A temporary file beside ``path``: write to ``temporary``, then ``commit`` renames it, ``discard`` removes it.
 
     It is locked as long as its run lives, which is how ``sweep`` knows. Raises OutputError at once when ``path`` cannot
-    be written, is being written by another run, or exists and ``overwrite`` is False.
+    be written, is being written by another run, or exists and ``overwrite`` is False. What is replaced leaves its
+    permissions to what replaces it.
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -55,11 +57,13 @@ class PartialFile:
                 f"cannot write in {self.path.parent} ({error.strerror})", "choose another output folder"
             ) from error
         self.temporary = Path(os.fsdecode(self._file.name))
+        self._take_mode(stat.S_IRUSR | stat.S_IWUSR)  # nobody may read meanwhile what may not be read afterwards
 
     def commit(self) -> None:
         """Flush to the disk and give the file its name. Raises OutputError; the temporary file is then gone too."""
         try:
             self._check_target()
+            self._take_mode()
             os.fsync(self._file.fileno())
             self._rename()
             folder = os.open(self.path.parent, os.O_RDONLY)
@@ -96,6 +100,11 @@ class PartialFile:
                 self.temporary.unlink()
                 return
         os.replace(self.temporary, self.path)
+
+    def _take_mode(self, also: int = 0) -> None:
+        """The permissions of the file that will be replaced, and the bits ``also``."""
+        with suppress(OSError):  # nothing is replaced, or the file system knows no permissions
+            os.fchmod(self._file.fileno(), os.stat(self.path).st_mode & 0o777 | also)
 
     def _check_target(self) -> None:
         if os.path.exists(self.path):  # False, too, for a name that is too long, which trying tells

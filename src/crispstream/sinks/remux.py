@@ -29,6 +29,31 @@ _MP4_FAMILY = ("mp4", "mov")
 _PICTURES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
+class _Nowhere(io.RawIOBase):
+    """A file that keeps nothing of what is written."""
+
+    def __init__(self) -> None:
+        self._at = self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._at += len(data)
+        self._size = max(self._size, self._at)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
 class Remuxer:
     """Reads a second time the file that is being deblurred and copies its other packets bit for bit.
 
@@ -47,6 +72,7 @@ class Remuxer:
             raise OutputError(f"{path} could not be opened again to copy its other streams ({error})") from error
         self._film = film
         self._copies: dict[int, Stream] = {}
+        self._trials: dict[int, tuple[OutputContainer, Stream]] = {}
         self._packets: Iterator[Packet[Any]] = iter(())
         self._pending: Packet[Any] | None = None
         self._refused: Counter[int] = Counter()
@@ -105,20 +131,42 @@ class Remuxer:
             packet, due = self._pending, self.next_time
             if time is not None and due is not None and due > time:
                 return
-            packet.stream = self._copies[packet.stream_index]
-            if not (_codec(packet.stream) == "mov_text" and bytes(packet) == _NO_TEXT):
+            index = packet.stream_index
+            copy = self._copies[index]
+            if not (_codec(copy) == "mov_text" and bytes(packet) == _NO_TEXT):
                 try:
+                    self._try(packet)
+                    packet.stream = copy
                     output.mux_one(packet)
-                except av.ArgumentError:  # time runs backwards in some recordings; muxers refuse such packets
-                    self._refused[packet.stream_index] += 1
+                # Time runs backwards in some recordings, and some are damaged; muxers refuse such packets.
+                except (av.ArgumentError, av.InvalidDataError):
+                    self._refused[index] += 1
             self._advance()
 
     def close(self) -> None:
         """Close the input. Idempotent."""
         self._pending = None
-        self.skipped += [f"stream {i}: {n} packets out of order" for i, n in sorted(self._refused.items())]
+        self.skipped += [
+            f"stream {i}: {n} packet{'s' * (n != 1)} out of order or damaged" for i, n in sorted(self._refused.items())
+        ]
         self._refused.clear()
+        while self._trials:
+            _give_up(self._trials.popitem()[1][0])
         self._input.close()
+
+    def _try(self, packet: Packet[Any]) -> None:
+        """Give the packet to a muxer that has its stream alone.
+
+        The one of the output tells some damage only when the packet's turn comes to be written, as if another packet
+        were at fault. Raises what that muxer raises.
+        """
+        trial, stream = self._trials[packet.stream_index]
+        times = packet.pts, packet.dts, packet.duration, packet.time_base
+        packet.stream = stream
+        try:
+            trial.mux_one(packet)
+        finally:
+            packet.pts, packet.dts, packet.duration, packet.time_base = times
 
     def _advance(self) -> None:
         # The packets without data that end a demuxer's run only flush decoders.
@@ -139,15 +187,15 @@ class Remuxer:
         elif _is_cover(stream) and container != "mp4":
             return False  # it would become a second film, or nothing
         # The only sure way to know is to let the muxer write a header.
-        trial = av.open(io.BytesIO(), "w", format=container)
+        trial = av.open(_Nowhere(), "w", format=container)
         try:
-            trial.add_stream_from_template(stream, opaque=True)
+            copy = trial.add_stream_from_template(stream, opaque=True)
+            copy.disposition = stream.disposition
             trial.start_encoding()
         except (av.FFmpegError, ValueError):
+            _give_up(trial)
             return False
-        finally:
-            with contextlib.suppress(av.FFmpegError):  # without packets some trailers cannot be written
-                trial.close()
+        self._trials[stream.index] = trial, copy
         return True
 
     def _cover(self, index: int) -> bytes:
@@ -168,6 +216,11 @@ def others(path: Path, film: int, holder: str) -> list[str]:
     with av.open(os.path.abspath(path), metadata_errors="surrogateescape") as container:
         rest = [f"{_title(s)}: {holder} cannot hold it" for s in container.streams if s.index != film]
         return rest + ([f"chapters: {holder} cannot hold them"] if container.chapters() else [])
+
+
+def _give_up(trial: OutputContainer) -> None:
+    with contextlib.suppress(av.FFmpegError):  # without packets some trailers cannot be written
+        trial.close()
 
 
 def _title(stream: Stream) -> str:

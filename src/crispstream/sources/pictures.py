@@ -61,14 +61,6 @@ class PictureSource:
         """Nothing stays open between pictures."""
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """The pictures of ``folder`` by suffix, sorted by name. Raises InputError when there is none."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
-    if not paths:
-        raise InputError(f"{folder} holds no picture", f"known suffixes: {', '.join(PICTURE_SUFFIXES)}")
-    return paths
-
-
 def read_picture(path: Path, upright: bool = False) -> Frame:
     """One picture as a frame; turned as its Exif orientation says if ``upright``.
 

@@ -24,6 +24,12 @@ from crispstream.frame import MAX_SIDE, Frame
 from crispstream.tags import VideoTags
 from crispstream.threads import cpu_quota
 
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".avi"),
+    *(".wmv", ".flv", ".mpg", ".mpeg", ".3gp", ".ogv"),
+)
+"""What is taken for a video in a folder."""
+
 _LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _HDR_FIGURES = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 _LOG_LEVEL = threading.Lock()
@@ -83,8 +89,9 @@ class VideoSource:
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.total: int | None = stream.frames or None
         duration = self._expected_seconds()
-        if self.total is None and duration is not None:
-            self.total = round(duration * self.rate)
+        if duration is not None:  # an edit list may hide the pictures that come before the first that is shown
+            lasting = round(duration * self.rate)
+            self.total = lasting if self.total is None else min(self.total, lasting)
 
     def __iter__(self) -> Iterator[Frame]:
         end: Fraction | None = None
