@@ -153,7 +153,7 @@ def test_the_keyboard(page: Browser, session: StubSession) -> None:
 
 
 def test_figures_charts_and_outputs(page: Browser, session: StubSession) -> None:
-    assert page.until("return document.getElementById('tile-latency').textContent") == "41ms"
+    wait_for(lambda: text(page, "tile-latency") == "41ms", "the first figures")
     assert text(page, "tile-fps") == "24.9of 25.0" and text(page, "source-name") == session.name
     assert text(page, "source-state") == "live" and "out.mkv" in text(page, "sink-rows")
     wait_for(lambda: text(page, "tile-page") != "–ms", "delay to the page")
