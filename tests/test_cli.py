@@ -16,7 +16,8 @@ import av
 import numpy as np
 import pytest
 
-from crispstream import __version__, cli, doctor
+from crispstream import __version__, cli, doctor, files
+from crispstream.report import RunReport
 
 COMMANDS = ("run", "demo", "engines", "verify", "bench", "doctor")
 
@@ -284,3 +285,11 @@ def test_bench(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert set(data["stages_ms"]) == {"unpack", "encoder", "foreground", "background", "blend"}
     assert 0 < data["latency_ms"]["p50"] <= data["latency_ms"]["p95"] <= data["latency_ms"]["p99"]
     assert data["machine"]["threads"] == 1
+
+
+@pytest.mark.parametrize(("frames", "line"), [(7, "interrupted: the output ends here"), (0, "nothing was written")])
+def test_an_interrupted_run_says_so(call: Call, monkeypatch: pytest.MonkeyPatch, frames: int, line: str) -> None:
+    report = RunReport("in.mp4", "out.mp4", frames, 1.0, float(frames), 64, 48, {}, "h264", interrupted=True)
+    monkeypatch.setattr(files, "run", lambda *_, **__: report)
+    outcome = call("run", "in.mp4", "out.mp4")
+    assert outcome.code == 130 and line in outcome.out.splitlines()[-1]

@@ -81,6 +81,10 @@ def test_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypat
         (("in.mkv", "out.mp4", "--start", "9"), 3, "no picture between"),
         (("in.mkv", "out.mp4", "--encoder", "ffv1"), 2, "does not hold ffv1"),
         (("-", "out.mp4"), 2, "pipe"),
+        (("in.mkv", "out.mp4", "--rate", "5"), 2, "--rate is for"),
+        (("in.mkv", "out.mp4", "--tile", "10x10"), 2, "too small"),
+        (("in.mkv", "out.mp4", "--pixel-format", "nonsense"), 2, "unknown pixel format"),
+        (("in.mkv", "out.mp4", "--pixel-format", "nv12"), 2, "of raw frames"),
     ],
 )
 def test_what_would_fail_fails(
@@ -108,3 +112,37 @@ def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     code, out, _ = call(capsys, monkeypatch, tmp_path / "in", tmp_path / "out", "--json")
     assert [entry["state"] for entry in json.loads(out)["files"]] == ["new", "refused"]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.png"]
+
+
+def test_raw_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw.bgr").write_bytes(bytes(64 * 48 * 3 * 5))
+    raw = ("--size", "64x48", "--pixel-format", "bgr24", "--rate", "10")
+    code, out, err = call(capsys, monkeypatch, tmp_path / "raw.bgr", tmp_path / "out.mp4", *raw)
+    assert code == 0 and "64x48 at 10 frames a second, 5 frames (0.50 s)" in out, err
+
+
+def test_pictures_before_an_edit_list_do_not_count(
+    clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``ffmpeg -ss -c copy`` leaves them: from the key picture on, shown later."""
+    cut = clip.with_name("cut.mp4")
+    with av.open(str(clip)) as source, av.open(str(cut), "w") as output:
+        copy = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - 1000, packet.dts - 1000, copy
+                output.mux(packet)
+    with av.open(str(cut)) as container:
+        assert container.streams.video[0].frames == 50
+        shown = sum(1 for _ in container.decode(video=0))
+    code, out, err = call(capsys, monkeypatch, cut, clip.with_name("out.mp4"), "--json")
+    assert code == 0 and json.loads(out)["frames"] == shown == 25, err
+
+
+def test_the_options_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "in" / "a.png")
+    code, out, err = call(capsys, monkeypatch, tmp_path / "in", tmp_path / "out", "--tile", "10x10")
+    assert (code, out) == (2, "") and "too small" in err

@@ -297,3 +297,28 @@ def test_the_command_sums_up(
     data = json.loads(out)
     assert err == "" and data["unchanged"] == ["b.png", "c.png", "film.avi"] and data["failed"][0][0] == "a.png"
     assert os.sep in data["output"]
+
+
+def test_a_name_that_looks_like_a_pattern(folder: Path, deblurrer: Copies) -> None:
+    (folder / "b.png").rename(folder / "sale_50%d.png")
+    report = do(folder)
+    assert names(report) == ["a.png", "c.png", "film.avi", "sale_50%d.png"] and not report.failed
+    assert (folder.parent / "out" / "sale_50%d.png").is_file()
+    assert len(do(folder).unchanged) == 4
+
+
+def test_folders_are_passed_over_whatever_they_are_called(folder: Path, deblurrer: Copies) -> None:
+    (folder / "x.png").mkdir()
+    (folder / "gone.png").symlink_to("nowhere")
+    report = do(folder)
+    assert [name for name, _ in report.failed] == ["gone.png"] and len(report.files) == 4
+
+
+def test_times_are_for_the_videos(folder: Path, deblurrer: Copies) -> None:
+    report = do(folder, start="0.08", end=None)
+    assert report.exit_code == 0 and [one.frames for one in report.files] == [1, 1, 1, 3]
+    (folder / "film.avi").unlink()
+    with pytest.raises(UsageError, match="no video"):
+        do(folder, start="0.08", end=None)
+    with pytest.raises(UsageError, match="is not a time"):
+        do(folder, start="soon", end=None)

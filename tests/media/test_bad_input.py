@@ -10,16 +10,21 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
+from av.packet import Packet
 from clips import Identity, audio_packets, pattern, read_clip, write_clip
+from PIL import Image
 
-from crispstream import run
+from crispstream import ends, run
 from crispstream.errors import CrispStreamError, InputError, OutputError, UsageError
 from crispstream.frame import Frame
+from crispstream.jobs import FolderJob
 from crispstream.sinks.partial import PartialFile
+from crispstream.sinks.raw import RawSink
 from crispstream.sinks.video import VideoSink
 
 
@@ -303,3 +308,96 @@ def test_ctrl_c_leaves_a_file_that_plays(tmp_path: Path, suffix: str, number: si
     sound = result.packets[1]
     assert 0 < len(sound) < len(source.packets[1]) / 2
     assert sound == source.packets[1][: len(sound)]
+
+
+def flv_with_headers(path: Path, settings: bytes) -> Path:
+    """An FLV whose 20th piece of sound comes with ``settings``."""
+    whole = write_clip(path, frames=50, audio="aac").read_bytes()
+    result, sounds, at = whole[:13], 0, 13
+    while at < len(whole):
+        end = at + 11 + int.from_bytes(whole[at + 1 : at + 4], "big") + 4
+        sounds += whole[at] == 8
+        if whole[at] == 8 and sounds == 20:
+            body = b"\xaf\x00" + settings
+            tag = b"\x08" + len(body).to_bytes(3, "big") + whole[at + 4 : at + 11] + body
+            result += tag + len(tag).to_bytes(4, "big")
+        result += whole[at:end]
+        at = end
+    path.write_bytes(result)
+    return path
+
+
+@pytest.mark.parametrize("settings", [b"\xff\xff\xff\xff", b"\x16\xe8"])
+def test_other_settings_in_the_middle_of_a_copied_stream(tmp_path: Path, settings: bytes) -> None:
+    """Matroska's muxer refuses some, as if a picture were at fault, and puts others over the header."""
+    source = flv_with_headers(tmp_path / "in.flv", settings)
+    report = run(source, tmp_path / "out.mkv", deblurrer=Identity())
+    result = read_clip(tmp_path / "out.mkv")
+    assert report.frames == 50 == len(result.times)
+    assert report.skipped == ["stream 1: other settings in the middle of it"]
+    assert [data for *_, data in result.packets[1]] == [data for *_, data in read_clip(source).packets[1]]
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mkv")) as after:
+        assert after.streams.audio[0].codec_context.extradata == before.streams.audio[0].codec_context.extradata
+
+
+def test_a_copied_packet_that_is_refused_late(tmp_path: Path) -> None:
+    """What a muxer notices when the packet's turn comes, while a picture is handed over, costs that packet."""
+    with av.open(str(tmp_path / "in.mkv"), "w") as output:
+        film = output.add_stream("libx264", rate=25)
+        sounds = audio_packets(output, "libopus", 2)
+        sounds[20] = short = Packet(b"\xf8")
+        short.stream, short.time_base = sounds[19].stream, sounds[19].time_base
+        short.pts = short.dts = sounds[21].pts - sounds[21].duration
+        for _ in range(50):
+            output.mux(film.encode(av.VideoFrame(640, 480, "yuv420p")))
+        output.mux(film.encode(None))
+        output.mux(sounds)
+    report = run(tmp_path / "in.mkv", tmp_path / "out.ts", deblurrer=Identity())
+    assert report.frames == 50 == len(read_clip(tmp_path / "out.ts").times)
+    assert report.skipped == ["stream 1: 1 packet out of order or damaged"]
+
+
+def test_a_pipe_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where there is one of its name."""
+    monkeypatch.chdir(tmp_path)
+    clip = write_clip(Path("in.mp4"))
+    Path("in").mkdir()
+    Image.new("RGB", (16, 16)).save("in/a.png")
+    Image.new("RGB", (16, 16)).save("a.png")
+    for is_there in (False, True):
+        if is_there:
+            Path("-").mkdir()
+        refused(UsageError, Path("in"), Path("-"))
+        refused(UsageError, Path("a.png"), Path("-"))
+        with pytest.raises(UsageError, match="is a pipe"):
+            FolderJob(Path("in"), Path("-"), {}, {})
+        assert Path("-").exists() == is_there
+    sent: list[Path | None] = []
+    monkeypatch.setattr(
+        ends, "RawSink", lambda path, **_: sent.append(path) or RawSink(Path("out.y4m"), rate=Fraction(25))
+    )
+    run(clip, "-", deblurrer=Identity())
+    assert sent == [None] and not list(Path("-").iterdir())
+
+
+def test_what_is_neither_file_nor_folder_says_how_to_read_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "run - out.mp4" in refused(InputError, tmp_path / "pipe", tmp_path / "out.mp4").hint
+
+
+def test_a_pixel_format_that_says_nothing_is_refused(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4")
+    for name in ("nonsense", "nv12"):
+        refused(UsageError, source, tmp_path / "out.mp4", pixel_format=name)
+
+
+def test_a_folder_takes_nothing_that_is_for_films(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "in" / "a.png")
+    write_clip(tmp_path / "in" / "film.mp4")
+    wrong = {"encoder": "nonsense", "crf": -5, "size": (16, 16), "rate": Fraction(5), "odd": "444", "end": 1}
+    for name, value in wrong.items():
+        refused(UsageError, tmp_path / "in", tmp_path / "out", **{name: value})
+    report = run(tmp_path / "in", tmp_path / "out", deblurrer=Identity())
+    assert report.skipped == ["film.mp4: a video, give it by itself"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]

@@ -98,3 +98,16 @@ def test_what_makes_no_part(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no times"):
         run(tmp_path / "in.png", tmp_path / "out.png", deblurrer=Identity(), end="1")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_film_that_starts_before_zero(tmp_path: Path) -> None:
+    """Times count from its first picture."""
+    source = write_clip(tmp_path / "in.mp4", frames=50, container={"movflags": "frag_keyframe+delay_moov"})
+    data = bytearray(source.read_bytes())
+    at = data.index(b"elst") + 16  # the media time of its first edit (ISO/IEC 14496-12, 8.6.6)
+    data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + 12800).to_bytes(4, "big")
+    source.write_bytes(data)
+    assert read_clip(source).times[0] == -1
+    for end, frames in ((0.2, 5), (1.2, 30)):
+        report = run(source, tmp_path / "out.mkv", deblurrer=Identity(), end=end, overwrite=True)
+        assert report.frames == frames == len(read_clip(tmp_path / "out.mkv").times)

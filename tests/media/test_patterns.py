@@ -132,3 +132,16 @@ def test_what_does_not_fit_is_told(
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
     pictures(tmp_path, "a[1].png", "a1.png")
     assert run(tmp_path / "a[1].png", tmp_path / "out.png", deblurrer=Identity()).frames == 1
+
+
+def test_a_picture_whose_own_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    before = pictures(tmp_path, "sale_50%d.png")
+    report = run(tmp_path / "sale_50%d.png", tmp_path / "x%d.png", deblurrer=Identity())
+    assert report.output == str(tmp_path / "x%d.png") and pixels(tmp_path / "x%d.png") == before[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sale_50%d.png", "x%d.png"]
+
+
+def test_pictures_tell_their_size_themselves(tmp_path: Path) -> None:
+    pictures(tmp_path, "a_1.png", "a_2.png")
+    with pytest.raises(UsageError, match="--size is for raw frames"):
+        run(tmp_path / "a_%d.png", tmp_path / "out.mp4", deblurrer=Identity(), size=(64, 48), pixel_format="bgr24")

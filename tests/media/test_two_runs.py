@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
+import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from clips import Identity, read_clip, write_clip
 
-from crispstream import run
+from crispstream import Deblurrer, run
 from crispstream.errors import OutputError
 from crispstream.lock import OutputLock
 from crispstream.sinks.partial import PartialFile
@@ -78,3 +82,82 @@ def test_what_came_in_the_meantime_is_not_replaced(tmp_path: Path, monkeypatch: 
     with pytest.raises(OutputError, match="exists"):
         file.commit()
     assert (tmp_path / "out.mp4").read_bytes() == b"theirs"
+
+
+_RACER = """
+import fcntl, os, random, sys, time
+from pathlib import Path
+from crispstream.errors import OutputError
+from crispstream.lock import OutputLock
+
+folder, until = Path(sys.argv[1]), time.monotonic() + 10
+taken, locked = 0, fcntl.flock
+
+def late(file, how):
+    time.sleep(0.004 * random.random())
+    locked(file, how)
+
+fcntl.flock = late
+while taken < 30 and time.monotonic() < until:
+    try:
+        lock = OutputLock(folder / "out.mp4")
+    except OutputError:
+        continue
+    os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+    time.sleep(0.001)
+    os.unlink(folder / "inside")
+    lock.release()
+    taken += 1
+print(taken)
+"""
+
+
+def test_one_of_several_processes_holds_the_lock(tmp_path: Path, own_cache: Path) -> None:
+    """With all the time in the world between opening the lock file and locking it."""
+    command = [sys.executable, "-c", _RACER, str(tmp_path)]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ends = [racer.communicate(timeout=60) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0], ends
+    assert all(int(out) > 0 for out, _ in ends)
+    assert not list((own_cache / "crispstream" / "locks").iterdir())
+
+
+def test_between_opening_and_locking_the_holder_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, locked = OutputLock(tmp_path / "out.mp4"), fcntl.flock
+
+    def late(file: IO[bytes], how: int) -> None:
+        first.release()
+        locked(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    second = OutputLock(tmp_path / "out.mp4")
+    with pytest.raises(OutputError, match="another run is writing"):
+        OutputLock(tmp_path / "out.mp4")
+    second.release()
+
+
+def test_a_user_without_a_home_writes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    source = write_clip(tmp_path / "in.mp4")
+    assert run(source, tmp_path / "out.mp4", deblurrer=Identity()).frames == 12
+    with Deblurrer(device="cpu") as deblurrer:
+        assert deblurrer.engine.name == "onnxruntime", "INT8 graphs cannot be anywhere"
+
+
+def test_what_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    source, target = write_clip(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    target.touch(0o600)
+    seen: list[int] = []
+
+    def look(index: int) -> None:
+        seen.extend(p.stat().st_mode & 0o777 for p in tmp_path.glob(".*.part"))
+
+    run(source, target, deblurrer=Identity(look), overwrite=True)
+    assert target.stat().st_mode & 0o777 == 0o600 and set(seen) == {0o600}
+    target.chmod(0o444)
+    run(source, target, deblurrer=Identity(), overwrite=True)
+    assert target.stat().st_mode & 0o777 == 0o444

@@ -76,6 +76,7 @@ class Remuxer:
         self._packets: Iterator[Packet[Any]] = iter(())
         self._pending: Packet[Any] | None = None
         self._refused: Counter[int] = Counter()
+        self._restated: set[int] = set()
 
     @property
     def has_quicktime_keys(self) -> bool:
@@ -149,7 +150,9 @@ class Remuxer:
         self.skipped += [
             f"stream {i}: {n} packet{'s' * (n != 1)} out of order or damaged" for i, n in sorted(self._refused.items())
         ]
+        self.skipped += [f"stream {i}: other settings in the middle of it" for i in sorted(self._restated)]
         self._refused.clear()
+        self._restated.clear()
         while self._trials:
             _give_up(self._trials.popitem()[1][0])
         self._input.close()
@@ -175,8 +178,27 @@ class Remuxer:
             if self._cut.is_over(packet):
                 return
             if (packet.size or packet.dts is not None) and (_is_cover(packet.stream) or self._cut.take(packet)):
-                self._pending = packet
+                self._pending = self._without_settings(packet)
                 return
+
+    def _without_settings(self, packet: Packet[Any]) -> Packet[Any]:
+        """The packet without a second header for its stream.
+
+        A container holds one, and Matroska's muxer would overwrite it for all that came before.
+        """
+        context = packet.stream.codec_context
+        if not packet.has_sidedata("new_extradata") or context is None or not context.extradata:
+            return packet
+        bare: Packet[Any] = Packet(bytes(packet))
+        bare.stream, bare.time_base = packet.stream, packet.time_base
+        bare.pts, bare.dts, bare.duration = packet.pts, packet.dts, packet.duration
+        bare.is_keyframe = packet.is_keyframe
+        for data in packet.iter_sidedata():
+            if data.data_type != "new_extradata":
+                bare.set_sidedata(data)
+            elif bytes(data) != context.extradata:
+                self._restated.add(packet.stream_index)
+        return bare
 
     def _can_hold(self, output: OutputContainer, stream: Stream) -> bool:
         container = output.format.name
