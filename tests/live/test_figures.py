@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crispstream.errors import UsageError
 from crispstream.live import figures
-from crispstream.live.addresses import masked, scheme
+from crispstream.live.addresses import check, masked, scheme
 from crispstream.live.figures import Latency, Rate
 from crispstream.live.logs import log_to_stderr
 from crispstream.live.notify import Notifier
@@ -68,15 +69,46 @@ def test_old_values_leave_the_window_and_stay_in_the_whole(monkeypatch: pytest.M
         "srt://host:9000?mode=caller&passphrase=secret",
         'rtspsrc location=rtsp://a:secret@h/1 user-id=u user-pw="my secret" ! decodebin',
         "hlssink auth-token=secret ! fakesink",
+        "rtsp://admin:p#secret@cam/1 cannot be read (Invalid argument)",
+        "rtsp://admin:p/secret?x@cam/1",
+        "http://cam/video?secret",
+        "rtspsrc user-id=a user-pw='top secret' ! x",
+        'rtspsrc user-pw=(string)"top secret" ! x',
+        r'rtspsrc extra-headers="x,Authorization=(string)\"Basic secret\"" ! x',
+        "souphttpsrc cookies=secret ! x",
+        "rtsps://nvr:7441/xsecretA1b2C3d4E5?enableSrtp",
     ],
 )
 def test_secrets_are_masked(text: str) -> None:
     assert "secret" not in masked(text) and "***" in masked(text)
+    assert masked(masked(text)) == masked(text)
 
 
-@pytest.mark.parametrize("text", ["rtsp://cam:554/stream/1", "out.mkv", "no such file: a@b.mp4", "videotestsrc ! x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://cam:554/Streaming/Channels/101",
+        "out.mkv",
+        "no such file: a@b.mp4",
+        "videotestsrc ! x",
+        "rtmp://h/live/***: open",
+        "is the camera there? (yes)",
+    ],
+)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert masked(text) == text
+
+
+@pytest.mark.parametrize("url", ["rtsp://a:p#w@cam/1", "rtsp://a:p/w@cam/1", "rtsp://a:p w@cam/1", "rtsp://cam:x/1"])
+def test_addresses_that_would_be_misread_are_refused_without_showing_them(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check(url)
+    assert "cam" not in str(caught.value) and "%23" in caught.value.hint
+
+
+def test_addresses_that_are_fine() -> None:
+    for url in ("rtsp://cam/1", "rtsp://a:p%23w@[::1]:554/1?x=1", "udp://0.0.0.0:5000", "srt://h:1?passphrase=a"):
+        check(url)
 
 
 def test_schemes() -> None:

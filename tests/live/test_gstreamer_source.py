@@ -198,6 +198,27 @@ def test_an_error_on_the_bus_is_told() -> None:
     assert "film" in str(error) and not isinstance(error, (EndOfSource, UsageError))
 
 
+def test_messages_of_other_elements_do_not_pile_up() -> None:
+    chatty = "audiotestsrc is-live=true ! level interval=10000000 ! fakesink videotestsrc is-live=true"
+    source = GStreamerSource(f"{chatty} ! video/x-raw,format=I420,width=64,height=48,framerate=50/1", Timeouts())
+    source.open()
+    try:
+        for _ in range(50):
+            source.read()
+        waiting = 0
+        while source._bus.pop() is not None:
+            waiting += 1
+    finally:
+        source.close()
+    assert waiting < 10, "a second of it would be a hundred"
+
+
+def test_an_error_beside_the_frames_is_told() -> None:
+    beside = "filesrc location=/dev/zero num-buffers=30 ! identity error-after=20 ! fakesink sync=false"
+    error, _ = failure(f"{beside} videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48")
+    assert not isinstance(error, EndOfSource)
+
+
 def test_many_frames_and_many_openings_leave_no_memory() -> None:
     def resident() -> int:
         gc.collect()

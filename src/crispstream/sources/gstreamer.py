@@ -46,6 +46,7 @@ class GStreamerSource:
         self._pipeline: Any = None
         self._sink: Any = None
         self._bus: Any = None
+        self._message: Any = None
         self._live = False
         self._caps: Any = None
         self._layout: Layout | None = None
@@ -88,7 +89,7 @@ class GStreamerSource:
         """Stop the pipeline and let go of its devices. Idempotent."""
         if self._pipeline is not None:
             self._pipeline.set_state(self._gst.State.NULL)
-        self._pipeline = self._sink = self._bus = self._first = self._caps = None
+        self._pipeline = self._sink = self._bus = self._message = self._first = self._caps = None
 
     def _parse(self) -> tuple[Any, Any]:
         own = re.search(rf'\bname\s*=\s*"?{SINK}\b', self._text) is not None
@@ -114,19 +115,21 @@ class GStreamerSource:
     def _pull(self) -> Any:
         """A sample, or None after POLL_SECONDS. Raises what the pipeline reports."""
         sample = self._sink.emit("try-pull-sample", int(POLL_SECONDS * _NANOSECONDS))
-        if sample is None:
-            self._raise_messages()
+        self._raise_messages(at_the_end=sample is None)
         return sample
 
     def _check(self, deadline: float, seconds: float) -> None:
         if monotonic() > deadline:
             raise InputError(f"{self.name} gave no frame for {seconds:g} s", "is the camera or sender running?")
 
-    def _raise_messages(self) -> None:
-        """Raise the first error on the bus, or its end."""
+    def _raise_messages(self, at_the_end: bool = True) -> None:
+        """Take everything from the bus, where some elements leave a message for every buffer. Raise the first error,
+        or the end of the stream where its last frame has been taken."""
         gst = self._gst
-        message = self._bus.pop_filtered(gst.MessageType.ERROR | gst.MessageType.EOS)
-        if message is None:
+        while (message := self._bus.pop_filtered(gst.MessageType.ERROR | gst.MessageType.EOS)) is not None:
+            self._message = self._message or message
+        message = self._message
+        if message is None or (message.type == gst.MessageType.EOS and not at_the_end):
             return
         if message.type == gst.MessageType.ERROR:
             error, _ = message.parse_error()
