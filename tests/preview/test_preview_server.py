@@ -311,14 +311,15 @@ def test_slow_loris(server: PreviewServer, start: bytes) -> None:
         assert seconds_until_closed(connection, b"x" if start else b"") < 3
 
 
-def test_an_answer_that_nobody_reads(server: PreviewServer) -> None:
-    """Requests are answered one after the other; who asks and never reads is cut off, not waited for."""
+@pytest.mark.parametrize("claim", ["", "Upgrade: x\r\n"])
+def test_an_answer_that_nobody_reads(server: PreviewServer, claim: str) -> None:
+    """Who asks and never reads is cut off, not waited for, whatever a header claims to become."""
     server.sink.write(drawn_shot(0, 1280, 720))
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         connection.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/"))))
         connection.setblocking(False)
-        request = b"GET /static/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20
+        request = f"GET /static/style.css HTTP/1.1\r\nHost: localhost\r\n{claim}\r\n".encode() * 20
         end = time.monotonic() + 10
         with pytest.raises(OSError, match=r"reset|Broken"):
             while time.monotonic() < end:

@@ -7,7 +7,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from crispstream.preview.security import HEADERS
 
@@ -55,13 +55,15 @@ class Connections:
         return protocol
 
     def began(self, request: web.Request) -> None:
-        """The head of a request is complete; aiohttp closes what is idle between requests, and we what stops reading.
-
-        Viewers are watched by themselves.
-        """
+        """The head of a request is complete; aiohttp closes what is idle between requests, and we what stops reading."""
         # On a busy machine a connection may have been forgotten before it was made.
         watched = self._watched.setdefault(request.protocol, _Watched(asyncio.get_running_loop().time()))
-        watched.began, watched.viewer = True, hdrs.UPGRADE in request.headers
+        watched.began = True
+
+    def upgraded(self, request: web.Request) -> None:
+        """The request was let in and is a WebSocket now: ``Viewers`` watches it from here on."""
+        if (watched := self._watched.get(request.protocol)) is not None:
+            watched.viewer = True
 
     async def run(self) -> None:
         """Close what waits for too long, for ever."""

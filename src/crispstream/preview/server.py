@@ -247,6 +247,7 @@ class PreviewServer:
         self._viewers.all.add(viewer)
         try:
             await socket.prepare(request)
+            self._connections.upgraded(request)
             hello = {"presets": await self._call(self._session.presets), "backends": ["auto", *BACKENDS]}
             viewer.tell({"hello": hello, "history": list(self._history)})
             await self._viewers.serve(viewer)
