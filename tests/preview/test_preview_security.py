@@ -109,12 +109,20 @@ def test_the_token_in_the_address_becomes_a_cookie_and_leaves_the_address_bar(se
     asking(server, ask)
 
 
-def test_guessing_is_slow(server: PreviewServer) -> None:
+def test_who_guesses_locks_nobody_else_out(server: PreviewServer) -> None:
+    """Behind a proxy all have one address."""
+
     async def ask(client: Any) -> None:
+        assert await status_of(client, "GET", "/", params={"token": TOKEN}) == 303
+        cookies = {cookie.key: cookie.value for cookie in client.cookie_jar}
+        client.cookie_jar.clear()
         wrong = {"Authorization": "Bearer wrong"}
         statuses = [await status_of(client, "GET", "/status", headers=wrong) for _ in range(15)]
         assert statuses == [401] * 10 + [429] * 5
-        assert await status_of(client, "GET", "/status", headers=GOOD) == 429, "a right guess tells nothing either"
+        assert await status_of(client, "GET", "/status", headers=GOOD) == 200
+        assert await status_of(client, "GET", "/status", cookies=cookies) == 200
+        client.cookie_jar.clear()
+        assert await status_of(client, "GET", "/status", headers=wrong) == 429, "nothing is forgiven for it"
         assert await status_of(client, "GET", "/status") == 401, "who does not guess is not counted"
 
     asking(server, ask)
@@ -146,6 +154,21 @@ def test_a_foreign_name_for_this_machine_is_refused(open_server: PreviewServer) 
             assert await status_of(client, "GET", "/status", headers={"Host": host}) == 200, host
 
     asking(open_server, ask)
+
+
+def test_a_proxy_may_pass_its_own_name_on(server: PreviewServer) -> None:
+    async def ask(client: Any) -> None:
+        proxied = {**GOOD, "Host": "camera.example"}
+        own, foreign = ({**proxied, "Origin": f"https://{name}.example"} for name in ("camera", "evil"))
+        assert await status_of(client, "GET", "/status", headers=proxied) == 200
+        assert await status_of(client, "GET", "/status", headers={"Host": "camera.example"}) == 401
+        assert await status_of(client, "POST", "/control", json={"strength": 1}, headers=own) == 200
+        assert await status_of(client, "POST", "/control", json={"strength": 1}, headers=foreign) == 403
+        await (await client.ws_connect("/ws", headers=own)).close()
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await client.ws_connect("/ws", headers=foreign)
+
+    asking(server, ask)
 
 
 def test_pages_of_other_sites_change_nothing_and_see_nothing(open_server: PreviewServer) -> None:

@@ -78,8 +78,7 @@ class Guard:
     """
 
     def __init__(self, host: str, token: str | None) -> None:
-        self._loopback = is_loopback(host)
-        if token is None and not self._loopback:
+        if token is None and not is_loopback(host):
             hint = "set CRISPSTREAM_TOKEN, or listen on 127.0.0.1"
             raise UsageError(f"a preview page on {host} is open to the network and needs a token", hint)
         if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
@@ -121,9 +120,10 @@ class Guard:
 
     def _check_host(self, request: web.Request) -> None:
         # A page of another site can have its own name resolve to 127.0.0.1; the browser still sends that name.
-        # Elsewhere the cookie protects: it belongs to the name under which the token was given.
+        # Where there is a token it protects: the cookie belongs to the name under which the token was given, and that
+        # may be a proxy's.
         name = urlsplit(f"//{request.headers.get(hdrs.HOST, '')}").hostname or ""
-        if self._loopback and not is_loopback(name):
+        if self._token is None and not is_loopback(name):
             raise RefusedError(403, "this page answers to localhost and 127.0.0.1 only")
 
     def _check_origin(self, request: web.Request) -> None:
@@ -140,11 +140,12 @@ class Guard:
             given.append((request.query["token"], self._token))
         if cookie := request.cookies.get(self._cookie_name(request)):
             given.append((cookie, self._cookie))
+        # First of all, because behind a proxy the address is everybody's: one who guesses locks nobody else out.
+        if any([_same(ours, theirs) for theirs, ours in given]):
+            return
         address = address_of(request)
         if given and self._wrong.exhausted(address):
             raise RefusedError(429, "too many wrong tokens: wait a minute")
-        if any([_same(ours, theirs) for theirs, ours in given]):
-            return
         if given:
             self._wrong.take(address)
         raise RefusedError(401, "a token is needed: open /?token=... once, or send 'Authorization: Bearer ...'")
