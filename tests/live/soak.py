@@ -7,16 +7,16 @@ or threads grow. Every minute the server is killed and started again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from process import Live, Sample, flat
 from rtsp_server import RtspServer, free_port
 
@@ -33,8 +33,7 @@ def soak(seconds: float, folder: Path, size: tuple[int, int] = (640, 360)) -> di
         options = ("--snapshot-every", "2s", "--preview", str(port), "--read-timeout", "2s", "--json")
         with Live(server.url, *targets, *options) as run:
             run.logged("open")
-            stop = threading.Event()
-            viewer = threading.Thread(target=_look, args=(port, stop))
+            viewer = Viewer(port)
             viewer.start()
             began = time.monotonic()
             next_outage = began + min(OUTAGE_EVERY, seconds / 3)
@@ -50,8 +49,9 @@ def soak(seconds: float, folder: Path, size: tuple[int, int] = (640, 360)) -> di
                     if now > began + WARM_UP_SECONDS:
                         samples.append(run.sample())
             finally:
-                stop.set()
-                viewer.join()
+                viewer.stop.set()
+                viewer.join(70)
+            assert viewer.pictures > seconds and viewer.answers > seconds, "somebody saw it all the time"
             assert run.end() == 0
             report = run.report()
     films = sorted(folder.glob("cam-*.mkv"))
@@ -59,7 +59,8 @@ def soak(seconds: float, folder: Path, size: tuple[int, int] = (640, 360)) -> di
     flat(samples, GROWTH_MIB)
     figures = {key: report[key] for key in ("uptime_s", "frames", "latency_ms", "drops", "sinks")}
     ends = {name: vars_of(samples[i]) for name, i in (("first", 0), ("last", -1))}
-    return {**figures, "reconnects": report["source"]["reconnects"], "films": len(films), **ends}
+    seen = {"pictures": viewer.pictures, "answers": viewer.answers}
+    return {**figures, **seen, "reconnects": report["source"]["reconnects"], "films": len(films), **ends}
 
 
 def vars_of(sample: Sample) -> dict[str, float]:
@@ -67,12 +68,32 @@ def vars_of(sample: Sample) -> dict[str, float]:
     return {"memory_mib": round(sample.memory, 1), "descriptors": sample.descriptors, "threads": sample.threads}
 
 
-def _look(port: int, stop: threading.Event) -> None:
-    """Somebody who looks at pictures and figures every half second."""
-    while not stop.wait(0.5):
-        for path in ("snapshot.jpg?side=after", "status", "metrics"):
-            with suppress(OSError):  # there is no picture yet
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5).read()
+class Viewer(threading.Thread):
+    """Somebody who has the page open, as its WebSocket sees it, and asks for figures and pictures besides."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._at, self.stop = f"http://127.0.0.1:{port}", threading.Event()
+        self.pictures = self.answers = 0
+
+    def run(self) -> None:
+        """Until ``stop``."""
+        asyncio.run(self._look())
+
+    async def _look(self) -> None:
+        async with aiohttp.ClientSession() as client, client.ws_connect(f"{self._at}/ws", max_msg_size=0) as page:
+            asked = 0.0
+            while not self.stop.is_set():
+                message = await page.receive(timeout=60)
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    self.pictures += 1
+                    length = int.from_bytes(message.data[:4], "little")
+                    await page.send_json({"drawn": json.loads(message.data[4 : 4 + length])["number"]})
+                if time.monotonic() - asked > 1:
+                    asked = time.monotonic()
+                    for path in ("snapshot.jpg?side=after", "status", "metrics"):
+                        async with client.get(f"{self._at}/{path}") as answer:
+                            self.answers += answer.status == 200
 
 
 if __name__ == "__main__":

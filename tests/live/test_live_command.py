@@ -13,6 +13,7 @@ import pytest
 from media.clips import write_clip
 from process import Live, flat
 from rtsp_server import RtspServer, free_port, missing_package
+from stand_ins import wait_for
 
 from crispstream.commands.live import address, seconds
 from crispstream.errors import UsageError
@@ -130,13 +131,11 @@ def test_reconnecting_leaks_nothing(tmp_path: Path) -> None:
         run.logged("preview: open")
         samples = []
         for _ in range(15):
-            server.kill()
-            run.logged("next try")
-            server.start()
             out = run.status(port)["frames"]["out"]
-            deadline = time.monotonic() + 10
-            while run.status(port)["frames"]["out"] <= out + 3 and time.monotonic() < deadline:
-                time.sleep(0.1)
+            server.kill()
+            wait_for(lambda: run.status(port)["source"]["state"] == "reconnecting", 10)
+            server.start()
+            wait_for(lambda seen=out: run.status(port)["frames"]["out"] > seen + 3, 20)
             samples.append(run.sample())
         # Every connection has a thread, and the allocator a pool of memory for each of the first threads.
         flat(samples[9:], 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import threading
@@ -34,6 +35,7 @@ class Film:
 
     def __init__(self, times: list[int | None]) -> None:
         self._times = times
+        self.warnings: list[str] = []
         self.open = True
 
     def __iter__(self) -> Iterator[Frame | None]:
@@ -223,3 +225,44 @@ def test_nonsense_on_a_pipe_is_final(pipe: int) -> None:
     with pytest.raises(UsageError, match="not yuv4mpeg"):
         source.open()
     source.close()
+
+
+def test_what_is_lost_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "crispstream.live")
+    clip = tmp_path / "ten.mkv"
+    with av.open(str(clip), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        for _ in range(3):
+            output.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p10le")))
+        output.mux(stream.encode(None))
+    source = PacedSource("ten.mkv", lambda: VideoSource(clip), loop=True)
+    source.open()
+    for _ in range(8):
+        while source.read() is None:
+            pass
+    source.close()
+    assert [r.getMessage() for r in caplog.records] == [
+        "ten.mkv: pixel format yuv420p10le is processed as 8-bit YUV 4:2:0"
+    ]
+
+
+def test_yuv4mpeg_is_not_taken_for_raw_frames(pipe: int) -> None:
+    os.write(pipe, b"YUV4MPEG2 W64 H48 F25:1 C420jpeg\nFRAME\n" + bytes(64 * 48 * 3))
+    source = StdinSource(rawvideo((64, 48), "i420", Fraction(25)), Timeouts())
+    source.open()
+    with pytest.raises(UsageError) as caught:
+        source.read()
+    assert "yuv4mpeg" in str(caught.value) and "--size" in caught.value.hint
+    source.close()
+
+
+def test_a_closed_standard_input_is_final() -> None:
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        with pytest.raises(UsageError, match="closed"):
+            StdinSource(None, Timeouts()).open()
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)

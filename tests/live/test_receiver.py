@@ -16,7 +16,7 @@ from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live import receiver as module
 from crispstream.live.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
-from crispstream.live.protocol import CAPTURED, Timeouts
+from crispstream.live.protocol import CAPTURED, AccessError, Timeouts
 from crispstream.live.receiver import MOST_STUCK, Receiver
 
 SHORT = Timeouts(open=0.2, read=0.1)
@@ -58,6 +58,25 @@ def test_a_lost_connection_is_made_again_and_secrets_stay_out_of_the_log(caplog:
     assert (line.receiver.reconnects, line.receiver.connections) == (2, 2)
     assert all(source.closed == 1 for source in line.made)
     assert "the connection is lost" in caplog.text and "secret" not in caplog.text and "user" not in caplog.text
+
+
+def test_a_refusal_is_not_tried_again_soon() -> None:
+    line = Line(iter([AccessError("wants another password", "SCHEME://USER:PASSWORD@HOST")]))
+    wait_for(lambda: line.receiver.state == "reconnecting")
+    time.sleep(0.3)
+    assert len(line.made) == 1, "others were tried again thirty times by now"
+    since = time.monotonic()
+    line.receiver.stop()
+    assert time.monotonic() - since < 2
+
+
+def test_the_same_failure_again_and_again_is_told_once_and_with_its_hint(caplog: pytest.LogCaptureFixture) -> None:
+    hinted = [InputError("no such camera", "there is /dev/video2") for _ in range(5)]
+    line = Line(*[iter([error]) for error in hinted], iter([picture(1), lost()]), iter([lost()]))
+    wait_for(lambda: line.receiver.reconnects > 8)
+    line.receiver.stop()
+    told = [record.getMessage() for record in caplog.records if "next try" in record.getMessage()]
+    assert len(told) == 2 and "no such camera (there is /dev/video2); next try" in told[0]
 
 
 def test_a_wrong_argument_is_not_tried_again() -> None:

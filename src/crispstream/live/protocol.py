@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crispstream.errors import InputError
+from crispstream.errors import InputError, OutputError
 from crispstream.frame import Frame
 
 CAPTURED = "captured"
@@ -22,6 +22,14 @@ POLL_SECONDS = 0.25
 
 class EndOfSource(InputError):  # noqa: N818 - what a file or a pipe comes to, not a failure
     """Nothing more will come, and there is no point in trying again."""
+
+
+class AccessError(InputError):
+    """The other side wants another user or password. Who asks often is locked out."""
+
+
+class EndOfSink(OutputError):  # noqa: N818
+    """Nothing more can go there, and there is no point in trying again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ class LiveSink(Protocol):
     name: str
 
     def write(self, shot: Shot) -> None:
-        """Take one shot. Raises OutputError; ClosedPipeError where nobody will ever look again."""
+        """Take one shot. Raises OutputError, EndOfSink, and ClosedPipeError where nobody will ever look again."""
 
     def close(self) -> None:
         """Finish what is open, so that it plays. Raises OutputError."""

@@ -13,7 +13,7 @@ from crispstream.frame import Frame
 from crispstream.live.addresses import masked
 from crispstream.live.backoff import Backoff
 from crispstream.live.figures import Rate
-from crispstream.live.protocol import CAPTURED, EndOfSource, LiveSource, Timeouts
+from crispstream.live.protocol import CAPTURED, AccessError, EndOfSource, LiveSource, Timeouts
 
 GRACE_SECONDS = 2.0
 """What a source may need beyond its timeouts before it counts as stuck."""
@@ -21,6 +21,9 @@ SETTLED_SECONDS = 10.0
 """A connection that held so long begins the waiting anew."""
 MOST_STUCK = 4
 """Threads that hang in foreign code are left behind; with so many of them no further connection is tried."""
+REFUSED_SECONDS = 30.0
+"""A camera locks out who tries a wrong password again and again."""
+REPEAT_SECONDS = 60.0
 BLOCKED_SECONDS = 60.0
 """And after so long it is given up."""
 
@@ -43,6 +46,7 @@ class Receiver:
         self._connection: _Connection | None = None
         self._stuck: list[_Connection] = []
         self._full_since: float | None = None
+        self._told, self._told_at = ("", 0), 0.0
         self._thread = threading.Thread(target=self._supervise, name="crispstream-receiver", daemon=True)
         self.state, self.error = "connecting", ""
         self.connections = self.reconnects = 0
@@ -83,14 +87,22 @@ class Receiver:
                     break
                 if self._connection is not None and self._connection.settled:
                     backoff.reset()
-                pause = backoff.next()
-                self.state, self.error = "reconnecting", masked(str(error))
-                told = self.error if self.name in self.error else f"{self.name}: {self.error}"
-                _logger.warning("%s; next try in %.1f s", told, pause)
+                pause = REFUSED_SECONDS if isinstance(error, AccessError) else backoff.next()
+                self.state, self.error = "reconnecting", masked(str(error)) or type(error).__name__
+                self._tell(error, pause)
                 self._stop.wait(pause)
                 self.reconnects += 1
         finally:
             self.ended.set()
+
+    def _tell(self, error: Exception, pause: float) -> None:
+        """Log what went wrong: when it is something else than before, and else once a minute."""
+        told = self.error if self.name in self.error else f"{self.name}: {self.error}"
+        hint = masked(getattr(error, "hint", ""))
+        told += f" ({hint})" if hint else ""
+        if (told, self.connections) != self._told or monotonic() - self._told_at > REPEAT_SECONDS:
+            self._told, self._told_at = (told, self.connections), monotonic()
+            _logger.warning("%s; next try in %.1f s", told, pause)
 
     def _connect_once(self) -> Exception:
         """One connection until it ends, and what it ended with."""

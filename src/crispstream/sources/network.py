@@ -24,7 +24,7 @@ from crispstream.convert import change_of, frame_of, tags_of
 from crispstream.errors import InputError, UsageError
 from crispstream.frame import MAX_SIDE, Frame
 from crispstream.live.addresses import NETWORK, masked, scheme
-from crispstream.live.protocol import CAPTURED, EndOfSource, Timeouts
+from crispstream.live.protocol import CAPTURED, AccessError, EndOfSource, Timeouts
 from crispstream.sources.hardware import accelerator, give_up
 from crispstream.sources.pacer import Pacer, wait_until
 from crispstream.sources.video import main_video
@@ -223,7 +223,7 @@ class NetworkSource:
         if isinstance(error, av.ExitError):
             return self._silence(seconds)
         if isinstance(error, (av.HTTPUnauthorizedError, av.HTTPForbiddenError)):
-            return InputError(f"{self.name} wants another user or password ({reason})", "SCHEME://USER:PASSWORD@HOST")
+            return AccessError(f"{self.name} wants another user or password ({reason})", "SCHEME://USER:PASSWORD@HOST")
         if isinstance(error, av.InvalidDataError):
             return InputError(f"{self.name} sends no video that can be read ({reason})")
         return InputError(f"{self.name} cannot be read ({reason})")

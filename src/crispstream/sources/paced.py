@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import select
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,9 +16,13 @@ from crispstream.live.protocol import CAPTURED, EndOfSource, Timeouts
 from crispstream.sources.pacer import Pacer, wait_until
 from crispstream.sources.raw import STANDARD_INPUT, RawLayout, RawSource
 
+_logger = logging.getLogger("crispstream.live")
+
 
 class Film(Protocol):
     """What VideoSource and its like have in common."""
+
+    warnings: list[str]
 
     def __iter__(self) -> Iterator[Frame | None]: ...
 
@@ -38,6 +44,7 @@ class PacedSource:
         self._held: tuple[Frame, float] | None = None
         self._begun = False
         self._shift = self._end = 0
+        self._told: set[str] = set()
 
     def open(self) -> None:
         """Open the film. Raises UsageError."""
@@ -74,6 +81,13 @@ class PacedSource:
             self._film = None
         self._frames, self._held = iter(()), None
 
+    def _tell(self) -> None:
+        """Log what the film has to say and has not said yet, however often it is played."""
+        for warning in self._film.warnings if self._film is not None else ():
+            if warning not in self._told:
+                self._told.add(warning)
+                _logger.warning("%s: %s", self.name, warning)
+
     def _next(self) -> Frame | None:
         """The film's next frame, in times that only grow."""
         again = False
@@ -81,6 +95,7 @@ class PacedSource:
             frame = next(self._frames)
         except StopIteration:
             if not self._loop or not self._begun:
+                self._tell()
                 raise EndOfSource(f"{self.name} has ended") from None
             again = True
             self._shift = self._end
@@ -89,6 +104,7 @@ class PacedSource:
             frame = next(self._frames, None)
         except InputError as error:
             raise _final(error) from error
+        self._tell()
         if frame is None or frame.pts is None:
             return frame
         if not self._begun:
@@ -115,6 +131,10 @@ class StdinSource:
 
     def open(self) -> None:
         """Wait for the first byte and read what stands before the frames. Raises InputError and UsageError."""
+        try:
+            os.fstat(0)
+        except OSError:
+            raise UsageError(f"{self.name} is closed", "pipe frames into it") from None
         # Nothing is taken from a silent pipe, so that it can be opened again.
         if not select.select([0], [], [], self._timeouts.open)[0]:
             raise InputError(f"nothing came on {self.name} for {self._timeouts.open:g} s", "is the sender running?")
@@ -129,6 +149,8 @@ class StdinSource:
         try:
             return next(self._frames)
         except StopIteration:
+            for warning in self._source.warnings if self._source is not None else ():
+                _logger.warning("%s: %s", self.name, warning)
             raise EndOfSource(f"{self.name} has ended") from None
         except InputError as error:
             raise _final(error) from error

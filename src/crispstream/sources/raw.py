@@ -105,6 +105,8 @@ class RawSource:
                     )
             data = np.empty(self._bytes, np.uint8)
             got = yield from self._fill(data)
+            if number == 1 and self._raw and data[: len(_MAGIC)].tobytes() == _MAGIC:
+                raise InputError(f"{self._name} is yuv4mpeg, not raw frames", "leave out --size: it says all by itself")
             if got < self._bytes:
                 if got or not self._raw:
                     self._tell_partial(number, got)
