@@ -105,7 +105,7 @@ def test_control(server: PreviewServer, session: StubSession) -> None:
                 return answer.status, await answer.json()
 
         assert await post({"strength": 1.5}) == (200, {"ok": True}) and session.strength == 1.5
-        assert await post({"strength": 3}) == (400, {"error": "strength 3.0 is outside 0..2"})
+        assert await post({"strength": 3}) == (400, {"error": "strength is a number from 0 to 2"})
         assert await post({"preset": "small"}) == (200, {"ok": True})
         assert await post({"backend": "torch"}) == (200, {"ok": True})
         assert session.asked == [("small", "auto"), ("small", "torch")]
@@ -113,11 +113,47 @@ def test_control(server: PreviewServer, session: StubSession) -> None:
         assert wrong == (400, {"error": "unknown preset 'huge'", "hint": "known presets: nano, small"})
         for nonsense in ({}, [], "strength", {"strength": "much"}, {"strength": True}, {"preset": 3}, {"volume": 1}):
             assert (await post(nonsense))[0] == 400, nonsense
-        async with client.post("/control", data="{", headers={"Content-Type": "application/json"}) as answer:
-            assert answer.status == 400
         assert session.strength == 1.5
 
     asking(server, ask)
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [("{", "utf-8"), ("[" * 50_000, "utf-8"), ('{"strength": 1}', "foo"), (b"\xff", "utf-8")]
+    + [(f'{{"strength": {number}}}', "utf-8") for number in ("9" * 400, "9" * 5000, "1e999", "NaN", "-Infinity")],
+    ids=["cut", "deep", "charset", "bytes", "400 digits", "5000 digits", "huge", "nan", "infinite"],
+)
+def test_control_of_nonsense_is_one_line_and_not_logged(
+    server: PreviewServer, session: StubSession, caplog: pytest.LogCaptureFixture, body: str | bytes, charset: str
+) -> None:
+    async def ask(client: Client) -> None:
+        kind = {"Content-Type": f"application/json; charset={charset}"}
+        async with client.post("/control", data=body, headers=kind) as answer:
+            assert answer.status == 400 and answer.content_type == "application/json"
+            assert (await answer.json())["error"]
+
+    asking(server, ask)
+    assert session.strength == 1 and not caplog.records
+
+
+def test_what_nobody_thought_of_is_one_line_too(
+    server: PreviewServer, session: StubSession, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "set_strength", lambda value: 1 / 0)
+    monkeypatch.setattr(session, "presets", lambda: 1 / 0)
+
+    async def ask(client: Client) -> None:
+        async with client.post("/control", json={"strength": 1}) as answer:
+            assert answer.status == 500 and "log" in (await answer.json())["error"]
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="500"):
+            await client.ws_connect("/ws")
+
+    asking(server, ask)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2 and lines[0] == "preview: POST '/control' fails: ZeroDivisionError('division by zero')"
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_snapshot(server: PreviewServer) -> None:

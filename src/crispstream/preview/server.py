@@ -184,6 +184,10 @@ class PreviewServer:
             return _failure(413, f"a request may have {MAX_REQUEST} bytes at most")
         except web.HTTPException as error:
             return _failure(error.status, error.reason.lower())
+        except Exception as error:
+            if not isinstance(error, ConnectionError):  # who has left is nothing to report
+                _logger.error("preview: %s %r fails: %r", request.method, request.path, error)
+            return _failure(500, "the server has failed: see its log")
 
     async def _page(self, request: web.Request) -> web.Response:
         return _static("index.html")
@@ -216,7 +220,7 @@ class PreviewServer:
             wanted = await asyncio.wait_for(request.json(), self._patience)
         except asyncio.TimeoutError:
             raise RefusedError(408, "the request did not arrive in time") from None
-        except ValueError:
+        except (ValueError, LookupError, RecursionError):  # no JSON, no such charset, too deep
             wanted = None
         if not isinstance(wanted, dict) or not wanted or not wanted.keys() <= {"strength", "preset", "backend"}:
             raise RefusedError(400, 'send {"strength": 0..2}, {"preset": "..."} or {"backend": "..."}')
@@ -227,7 +231,8 @@ class PreviewServer:
         """In the session's thread. Raises RefusedError and UsageError."""
         if "strength" in wanted:
             value = wanted["strength"]
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            # Compared before it becomes a float, because an integer may have any number of digits.
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2:
                 raise RefusedError(400, "strength is a number from 0 to 2")
             self._session.set_strength(float(value))
         if "preset" in wanted or "backend" in wanted:
@@ -246,9 +251,9 @@ class PreviewServer:
         viewer = Viewer(socket, request.transport)
         self._viewers.all.add(viewer)
         try:
+            hello = {"presets": await self._call(self._session.presets), "backends": ["auto", *BACKENDS]}
             await socket.prepare(request)
             self._connections.upgraded(request)
-            hello = {"presets": await self._call(self._session.presets), "backends": ["auto", *BACKENDS]}
             viewer.tell({"hello": hello, "history": list(self._history)})
             await self._viewers.serve(viewer)
         finally:
