@@ -31,10 +31,12 @@ def drawn_shot(number: int = 0, width: int = 640, height: int = 360, strength: f
 
 
 class StubSession:
-    """The session's public face. ``asked`` is what ``switch`` was called with."""
+    """The session's public face. ``asked`` is what ``switch`` was called with; where ``slow``, it never ends."""
 
     def __init__(self) -> None:
-        self.strength, self.preset, self.name = 1.0, "nano", "rtsp://***@camera/1"
+        self.strength, self.preset, self.backend, self.name = 1.0, "nano", "auto", "rtsp://***@camera/1"
+        self.slow, self.error = False, ""
+        self.opening: dict[str, str] | None = None
         self.asked: list[tuple[str, str]] = []
         self.count = 0
         self._started = time.monotonic()
@@ -56,11 +58,13 @@ class StubSession:
             },
             "engine": {
                 "preset": self.preset,
+                "backend": self.backend,
                 "name": "onnxruntime",
                 "device": "cpu",
                 "strength": self.strength,
                 "ms": 33.1,
-                "error": "",
+                "opening": self.opening,
+                "error": self.error,
             },
             "frames": {"in": self.count + 1, "out": self.count},
             "fps": {"in": 25.0, "out": 24.9},
@@ -86,7 +90,11 @@ class StubSession:
         if preset not in self.presets():
             raise UsageError(f"unknown preset '{preset}'", "known presets: nano, small")
         self.asked.append((preset, backend))
-        self.preset = preset
+        self.error = ""
+        if self.slow:
+            self.opening = {"preset": preset, "backend": backend}
+        else:
+            self.preset, self.backend = preset, backend
 
 
 @contextmanager

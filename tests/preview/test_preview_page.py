@@ -126,6 +126,24 @@ def test_another_preset(page: Browser, session: StubSession) -> None:
     wait_for(lambda: page.run("return document.getElementById('preset').value") == "small", "back to what is")
 
 
+def test_the_engine_that_is_and_the_one_that_comes(page: Browser, session: StubSession) -> None:
+    def chosen() -> list[str]:
+        return list(page.run("return ['preset', 'backend'].map(name => document.getElementById(name).value)"))
+
+    session.backend, session.error = "onnxruntime", "an old one"
+    wait_for(lambda: chosen() == ["nano", "onnxruntime"], "the real one")
+    wait_for(lambda: "an old one" in text(page, "toast"), "the old error")
+    session.slow = True
+    page.run("""const s = document.getElementById('backend'); s.focus(); s.value = 'torch';
+        s.dispatchEvent(new Event('change'))""")
+    wait_for(lambda: session.opening is not None and text(page, "toast") == "", "asked, and a status since")
+    page.until("return new Promise(done => setTimeout(() => done(true), 1200))")
+    assert text(page, "notice") == "Opening nano, engine torch" and chosen() == ["nano", "torch"]
+    session.opening, session.error = None, "it does not open"
+    wait_for(lambda: chosen() == ["nano", "onnxruntime"] and text(page, "notice") == "", "back to what is")
+    assert "it does not open" in text(page, "toast")
+
+
 def test_the_keyboard(page: Browser, session: StubSession) -> None:
     page.keys(RIGHT * 5)
     assert divider(page) == 60

@@ -108,7 +108,8 @@ def test_control(server: PreviewServer, session: StubSession) -> None:
         assert await post({"strength": 3}) == (400, {"error": "strength is a number from 0 to 2"})
         assert await post({"preset": "small"}) == (200, {"ok": True})
         assert await post({"backend": "torch"}) == (200, {"ok": True})
-        assert session.asked == [("small", "auto"), ("small", "torch")]
+        assert await post({"preset": "nano"}) == (200, {"ok": True})
+        assert session.asked == [("small", "auto"), ("small", "torch"), ("nano", "torch")], "the rest stays"
         wrong = await post({"preset": "huge"})
         assert wrong == (400, {"error": "unknown preset 'huge'", "hint": "known presets: nano, small"})
         for nonsense in ({}, [], "strength", {"strength": "much"}, {"strength": True}, {"preset": 3}, {"volume": 1}):

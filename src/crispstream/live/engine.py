@@ -32,6 +32,7 @@ class LiveEngine:
         self._lock = threading.Lock()
         self._coming: Deblurrer | None = None
         self._opener: threading.Thread | None = None
+        self._opening: dict[str, str] | None = None
         self._closed = False
         self.error = ""
 
@@ -61,21 +62,23 @@ class LiveEngine:
                 self._stream = coming.open_stream()
         return self._stream.submit(frame), before
 
-    def switch(self, preset: str, backend: str = "auto") -> None:
+    def switch(self, preset: str, backend: str | None = None) -> None:
         """Open another engine beside this one and go over to it when it is ready; ``error`` says why it is not.
 
-        Raises UsageError for names that do not exist and while another switch is under way.
+        ``backend``: None keeps the one that was asked for last. Raises UsageError for names that do not exist and while
+        another switch is under way.
         """
         if preset not in self.presets():
             raise UsageError(f"there is no engine '{preset}'", f"one of {', '.join(self.presets())}")
+        if backend is None:
+            backend = str(self._options.get("backend", "auto"))
         if backend not in ("auto", *BACKENDS):
             raise UsageError(f"there is no backend '{backend}'", f"one of auto, {', '.join(BACKENDS)}")
         with self._lock:
             if self._opener is not None and self._opener.is_alive():
                 raise UsageError("another engine is just being opened", "try again in a moment")
-            self._opener = threading.Thread(
-                target=self._open, args=({**self._options, "preset": preset, "backend": backend},), daemon=True
-            )
+            self._opening, self.error = {"preset": preset, "backend": backend}, ""
+            self._opener = threading.Thread(target=self._open, args=({**self._options, **self._opening},), daemon=True)
             self._opener.start()
 
     def presets(self) -> list[str]:
@@ -83,8 +86,8 @@ class LiveEngine:
         return list(dict.fromkeys((*available_presets(), self._first)))
 
     def status(self) -> dict[str, Any]:
-        """JSON types."""
-        stats = self.figures()
+        """JSON types. ``opening``: preset and backend of the engine that is being opened, None where none is."""
+        opening, stats = self._opening, self.figures()
         return {
             "preset": self._options["preset"],
             "backend": self._options.get("backend", "auto"),
@@ -92,6 +95,7 @@ class LiveEngine:
             "device": self._options.get("device", "auto"),
             "strength": self.strength,
             "ms": stats["stage_ms"].get("engine"),
+            "opening": opening,
             "error": self.error,
         }
 
@@ -119,6 +123,7 @@ class LiveEngine:
         except Exception as error:  # whatever is wrong with it, the stream goes on as it is
             self.error = str(error) or type(error).__name__
             _logger.error("engine %s: %s", options["preset"], self.error)
+            self._opening = None
             if coming is not None:
                 coming.close()
             return
@@ -129,5 +134,6 @@ class LiveEngine:
                 self._coming, unused = coming, self._coming
                 self._options, self.error = {**options, "strength": coming.strength}, ""
                 _logger.info("engine: %s on %s", options["preset"], coming.engine.name)
+            self._opening = None
         if unused is not None:
             unused.close()

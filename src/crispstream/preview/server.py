@@ -236,9 +236,8 @@ class PreviewServer:
                 raise RefusedError(400, "strength is a number from 0 to 2")
             self._session.set_strength(float(value))
         if "preset" in wanted or "backend" in wanted:
-            preset, backend = wanted.get("preset"), wanted.get("backend", "auto")
-            if preset is None:
-                preset = self._session.status()["engine"]["preset"]
+            wanted = {**self._session.status()["engine"], **wanted}  # what is not asked for stays
+            preset, backend = wanted["preset"], wanted["backend"]
             if not isinstance(preset, str) or not isinstance(backend, str):
                 raise RefusedError(400, "preset and backend are names")
             self._session.switch(preset, backend)

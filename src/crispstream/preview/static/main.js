@@ -14,7 +14,9 @@ let frozen = false;
 let connection = "";
 let picture = false;
 let touched = 0; // when the strength was last changed here
-let wanted = null; // the preset that was asked for and is not there yet
+let opening = null; // preset and backend that were asked for and are not there yet
+let asking = 0; // such requests that the server has not answered yet
+let shown = {}; // preset and backend in the controls; where they stay the same, an open list is left alone
 let timer = 0;
 let busy = false;
 
@@ -22,6 +24,7 @@ const link = new Link({
   hello({ presets, backends }, history) {
     fill($("preset"), presets);
     fill($("backend"), backends);
+    shown = {};
     charts.replace(history);
   },
   status: showStatus,
@@ -52,7 +55,7 @@ function fill(select, names) {
 function notice() {
   let text = connection;
   if (!text && frozen) text = "Frozen: press space to go on";
-  if (!text && wanted) text = `Opening ${wanted}`;
+  if (!text && opening) text = `Opening ${opening.preset}, engine ${opening.backend}`;
   if (!text && !picture) text = "Waiting for the first picture";
   if ($("notice").textContent !== text) $("notice").textContent = text;
 }
@@ -96,8 +99,11 @@ function showStatus(status, sample, pageLatency) {
   showSinks(status.sinks);
 
   if (Date.now() - touched > 1500) showStrength(engine.strength);
-  if (wanted && (engine.preset === wanted || engine.error)) wanted = null;
-  if (!wanted && document.activeElement !== $("preset")) $("preset").value = engine.preset;
+  if (!asking) opening = engine.opening;
+  const { preset, backend } = opening ?? engine;
+  if (preset !== shown.preset) $("preset").value = preset;
+  if (backend !== shown.backend) $("backend").value = backend;
+  shown = { preset, backend };
   toast(engine.error ? `Engine: ${engine.error}` : failure);
   notice();
 }
@@ -126,7 +132,6 @@ async function ask(what) {
     failure = "";
   } catch (error) {
     failure = error.message;
-    wanted = null;
   }
   toast(failure);
   notice();
@@ -152,10 +157,13 @@ async function sendStrength() {
   busy = false;
 }
 
-function switchEngine() {
-  wanted = $("preset").value;
+async function switchEngine() {
+  opening = { preset: $("preset").value, backend: $("backend").value };
+  shown = opening;
   notice();
-  ask({ preset: wanted, backend: $("backend").value });
+  asking += 1;
+  await ask(opening);
+  asking -= 1;
 }
 
 function freeze() {
