@@ -13,7 +13,7 @@ from stand_ins import KeepingSink, picture, wait_for
 from crispstream.errors import ClosedPipeError, OutputError, UsageError
 from crispstream.live import outlet as module
 from crispstream.live.outlet import Outlet
-from crispstream.live.protocol import Shot
+from crispstream.live.protocol import EndOfSink, Shot
 
 
 def shot(number: int) -> Shot:
@@ -104,7 +104,10 @@ def test_an_unforeseen_error_is_a_failure_like_any_other(monkeypatch: pytest.Mon
     assert made.outlet.state == "closed"
 
 
-@pytest.mark.parametrize(("error", "state"), [(ClosedPipeError("gone"), "closed"), (UsageError("no GUI"), "failed")])
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(ClosedPipeError("gone"), "closed"), (UsageError("no GUI"), "failed"), (EndOfSink("full"), "failed")],
+)
 def test_what_cannot_get_better_is_not_tried_again(error: Exception, state: str) -> None:
     def end(_: Shot) -> None:
         raise error
@@ -115,7 +118,7 @@ def test_what_cannot_get_better_is_not_tried_again(error: Exception, state: str)
     made.outlet.offer(shot(1))
     assert made.outlet.state == state and len(made.sinks) == 1 and made.sinks[0].aborted == 1
     assert made.outlet.dropped == 2, "what comes later is lost, and counted"
-    assert made.outlet.failure is (error if state == "failed" else None)
+    assert made.outlet.error == str(error)
 
 
 def test_a_sink_that_cannot_be_closed_is_aborted() -> None:

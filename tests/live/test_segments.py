@@ -94,6 +94,11 @@ def test_files_end_where_the_clock_says() -> None:
     assert remaining(600, noon - day + 200) == 400
     assert remaining(600, noon - day + 599.99) == pytest.approx(600.01)
     assert remaining(86_400, noon - day) == 43_200
+    midnight = noon - day - 43_200
+    assert remaining(420, midnight) == 420, "seven minutes begin anew every day"
+    assert remaining(420, midnight + 86_400 - 300) == 300
+    assert remaining(420, midnight + 86_400 - 100) == 520
+    assert remaining(172_800, midnight) in (86_400, 172_800)
 
 
 def test_names_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,11 +145,12 @@ def test_an_existing_file_is_kept_or_replaced_as_asked(tmp_path: Path) -> None:
     sink.close()
     assert names(tmp_path) == ["out-0001.mkv", "out.mkv"]
     assert path.read_bytes() == b"old"
+    (tmp_path / "out-0001.mkv").unlink()
     for _ in range(2):  # the second is what is made after an error: it must not replace what this run has recorded
         sink = SegmentSink(path, overwrite=True)
         sink.write(shot(0))
         sink.close()
-    assert names(tmp_path) == ["out-0001.mkv", "out-0002.mkv", "out.mkv"]
+    assert names(tmp_path) == ["out-0001.mkv", "out.mkv"]
     assert all(times(tmp_path / name) == [0] for name in names(tmp_path))
 
 
@@ -274,6 +280,18 @@ os.kill(os.getpid(), signal.SIGKILL)
     (left,) = tmp_path.iterdir()
     assert left.name.endswith(".part")
     assert times(left)[-1] > 20 - 8
+
+
+def test_an_unfinished_recording_of_a_still_scene_plays(tmp_path: Path) -> None:
+    """Nothing is left in buffers of its own size: a scene in which nothing moves takes hours to fill one."""
+    still = shot(0)
+    for suffix in (".mkv", ".ts"):
+        sink = SegmentSink(tmp_path / f"out{suffix}")
+        for i in range(200):
+            sink.write(Shot(still.before, still.after, i / 10, i))
+        (left,) = tmp_path.iterdir()
+        assert times(left)[-1] - times(left)[0] > 20 - 8, suffix
+        sink.abort()
 
 
 def test_wrong_wishes_are_told_at_once(tmp_path: Path) -> None:

@@ -135,6 +135,29 @@ def test_a_stalled_sink_does_not_hold_up_the_session() -> None:
     run.end()
 
 
+def test_an_engine_that_hangs_at_the_end_costs_no_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sink takes a second to close, as films do: it gets that, and what the engine holds is left behind."""
+    monkeypatch.setattr("crispstream.live.session.DRAIN_SECONDS", 4.0)
+    monkeypatch.setattr("crispstream.live.session.CLOSE_SECONDS", 0.2)
+    free = threading.Event()
+
+    def stuck(frame: Frame) -> None:
+        if frame.planes[0][0, 0, 0] == 9:
+            free.wait(30)
+
+    run = Run(paced(10_000, 50), engine=StubEngine(fail=stuck))
+    run.engine.close = lambda: (free.wait(30), None)[1]  # type: ignore[method-assign]
+    close = run.sink.close
+    run.sink.close = lambda: (time.sleep(1), close())[1]  # type: ignore[method-assign]
+    wait_for(lambda: run.session.status()["frames"]["in"] > 12)
+    since = time.monotonic()
+    run.session.stop()
+    (sink,) = run.end()["sinks"]
+    assert time.monotonic() - since < 6
+    assert run.sink.closed == 1 and sink["state"] == "closed" and sink["frames"] == 9
+    free.set()
+
+
 def test_when_nobody_looks_any_longer_the_session_ends() -> None:
     def gone(_: Shot) -> None:
         raise ClosedPipeError("window closed")

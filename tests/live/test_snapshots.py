@@ -66,10 +66,16 @@ def test_colour_of_yuv_is_kept(tmp_path: Path) -> None:
     assert red > 240 and blue < 20 and green < 60
 
 
-def test_quality(tmp_path: Path) -> None:
-    for quality in (20, 95):
-        SnapshotSink(tmp_path / f"{quality}.jpg", quality=quality).write(noise(0, (160, 120)))
-    assert (tmp_path / "20.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size / 2
+def test_a_picture_of_somebody_else_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "holiday.png"
+    path.write_bytes(b"dear")
+    with pytest.raises(OutputError, match="exists"):
+        SnapshotSink(path).write(shot(0))
+    assert path.read_bytes() == b"dear"
+    SnapshotSink(path, overwrite=True).write(shot(1))
+    assert column(path) == 1
+    SnapshotSink(path).write(shot(2))  # made anew after an error: by now it is its own
+    assert column(path) == 2
 
 
 def test_whoever_looks_sees_a_whole_picture(tmp_path: Path) -> None:
@@ -131,7 +137,7 @@ def test_a_folder_that_goes_away(tmp_path: Path) -> None:
 
 
 def test_wrong_wishes_are_told_at_once(tmp_path: Path) -> None:
-    for path, wishes in (("a.gif", {}), ("a.jpg", {"quality": 0}), ("a.jpg", {"every": 0})):
+    for path, wishes in (("a.gif", {}), ("a.jpg", {"every": 0})):
         with pytest.raises(UsageError):
             SnapshotSink(tmp_path / path, **wishes)  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []

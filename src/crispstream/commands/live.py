@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`crispstream live`: a camera or a stream, for as long as it runs."""
+"""`crispstream live`: a camera or a stream, for as long as it runs.
+
+Exit codes: 0 at the end of the source, of ``--duration``, after a signal, and when everybody who looked has gone; 4
+where a sink had failed by then (the summary is printed all the same and says which) or cannot be begun; else the
+error's own.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ from crispstream.commands.common import (
     frame_rate,
     frame_size,
 )
-from crispstream.errors import UsageError
+from crispstream.errors import OutputError, UsageError
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _TOKEN = "CRISPSTREAM_TOKEN"
@@ -48,6 +53,8 @@ def from_environment(text: str) -> str:
     """``text``, or for "env:NAME" what that variable holds: other users cannot read it there. Raises UsageError."""
     if not text.startswith("env:"):
         return text
+    if text == "env:":
+        raise UsageError("env: needs the name of an environment variable", "such as env:CAMERA")
     if not os.environ.get(text[4:]):
         raise UsageError(f"the environment variable {text[4:]} is empty or not set", f"export {text[4:]}=rtsp://...")
     return os.environ[text[4:]]
@@ -85,7 +92,7 @@ def live(
         str | None, typer.Option(metavar="TIME", help="Drop frames that are older when their turn comes: 200ms.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Of a camera or of raw frames, WIDTHxHEIGHT.")] = None,
-    rate: Annotated[str | None, typer.Option(help="Frames a second of a camera or of raw frames.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Frames a second, of a camera and of what is written.")] = None,
     camera_format: Annotated[str | None, typer.Option(help="What a camera shall send: MJPG, YUYV, ...")] = None,
     pixel_format: Annotated[
         str | None, typer.Option(help="Of raw frames, in and out: bgr24, rgb24, nv12, i420; without it yuv4mpeg.")
@@ -100,7 +107,7 @@ def live(
     speed: Annotated[str, typer.Option(help="Encoder speed of films, ultrafast to veryslow.")] = "veryfast",
     bitrate: Annotated[int | None, typer.Option(min=1, help="Of pushed streams, kilobits a second.")] = None,
     snapshot_every: Annotated[str, typer.Option(metavar="TIME", help="Between two snapshots.")] = "10s",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing films.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing films and pictures.")] = False,
     duration: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after so long.")] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
     quiet: Quiet = False,
@@ -119,13 +126,15 @@ def live(
         raise UsageError("the result goes nowhere", "add --to out.mkv, --to window or --preview 8080")
     if targets.count("-") and as_json:
         raise UsageError("--json and --to - both want standard output", "leave one of them out")
+    at = None if preview is None else address(preview)
+    limit, until = (None if text is None else seconds(text) for text in (max_latency, duration))
     log_to_stderr(log_json, logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
     timeouts = Timeouts(seconds(open_timeout), seconds(read_timeout))
-    from fractions import Fraction
-
-    from crispstream.live.places import SinkWishes, SourceWishes, outlet_of, source_of
+    from crispstream.live.places import SinkWishes, SourceWishes, outlets_of, source_of
 
     frames = None if rate is None else frame_rate(rate)
+    if frames == 0:
+        raise UsageError("a rate of 0 is no stream", "frames a second, such as 25 or 30000/1001")
     place = source_of(
         from_environment(source),
         SourceWishes(
@@ -147,9 +156,16 @@ def live(
         seconds(snapshot_every),
         pixel_format=pixel_format,
         overwrite=overwrite,
+        rate=frames,
         timeouts=timeouts,
     )
-    outlets = [outlet_of(target, wishes, frames or Fraction(25)) for target in targets]
+    outlets = outlets_of(targets, wishes, place)
+    if "-" in targets:
+        from crispstream.sinks.raw import claim_standard_output
+
+        claim_standard_output()  # the summary, too, goes to standard error
+    if at is not None:
+        from crispstream.preview.server import PreviewServer
     from crispstream.live.engine import LiveEngine
     from crispstream.live.service import serve
     from crispstream.live.session import LiveSession
@@ -157,16 +173,13 @@ def live(
     engine = LiveEngine(
         preset, device=device, strength=strength, backend=engine_backend, gating=not no_gating, threads=threads
     )
-    limit = None if max_latency is None else seconds(max_latency)
     session = LiveSession(place.name, place.make, engine, outlets, timeouts, limit)
     page = None
-    if preview is not None:
-        from crispstream.preview.server import PreviewServer
-
-        host, port = address(preview)
-        page = PreviewServer(session, host, port, _token(host))
-    summary = serve(session, page, None if duration is None else seconds(duration))
-    return Report(summary, "" if quiet else _text(summary))
+    if at is not None:
+        page = PreviewServer(session, *at, _token(at[0]))
+    summary = serve(session, page, until)
+    failed = any(sink["state"] == "failed" for sink in summary["sinks"])
+    return Report(summary, "" if quiet else _text(summary), OutputError.exit_code if failed else 0)
 
 
 def _token(host: str) -> str | None:

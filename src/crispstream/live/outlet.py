@@ -13,7 +13,7 @@ from crispstream.errors import ClosedPipeError, CrispStreamError, UsageError
 from crispstream.live.addresses import masked
 from crispstream.live.backoff import Backoff
 from crispstream.live.figures import Latency
-from crispstream.live.protocol import LiveSink, Shot
+from crispstream.live.protocol import EndOfSink, LiveSink, Shot
 from crispstream.policy import BoundedQueue, Closed, Policy
 
 LONGEST_PAUSE = 30.0
@@ -28,8 +28,9 @@ _logger = logging.getLogger("crispstream.live")
 class Outlet:
     """``make`` gives a sink, also after the one before has failed. ``capacity``: shots that may wait.
 
-    ``state``: "open", "waiting" (for the first shot), "failed" (and tried again), "closed" (for good); ``status`` also
-    knows "stalled". ``dropped`` counts the shots that the sink had no time for or that came while it was down.
+    ``state``: "open", "waiting" (for the first shot), "failed" (tried again unless ``ended``), "closed" (for good);
+    ``status`` also knows "stalled". ``dropped`` counts the shots that the sink had no time for or that came while it
+    was down.
     """
 
     def __init__(self, name: str, make: Callable[[], LiveSink], capacity: int) -> None:
@@ -41,7 +42,6 @@ class Outlet:
         self._writing_since: float | None = None
         self.latency = Latency()
         self.ended = threading.Event()
-        self.failure: CrispStreamError | None = None
 
     @property
     def dropped(self) -> int:
@@ -103,8 +103,12 @@ class Outlet:
                     self._writing_since = None
                     _abort(sink)
                     sink = None
-                    if isinstance(error, ClosedPipeError | UsageError):
-                        self._end_with(error)
+                    if isinstance(error, ClosedPipeError):
+                        self.state, self.error = "closed", masked(str(error))
+                        _logger.info("%s: nobody looks any longer", self.name)
+                        return
+                    if isinstance(error, EndOfSink | UsageError):
+                        self._fail(error, "not tried again")
                         return
                     pause = backoff.next()
                     retry_at, since_failure = monotonic() + pause, 0
@@ -129,14 +133,6 @@ class Outlet:
         finally:
             self._queue.close()
             self.ended.set()
-
-    def _end_with(self, error: CrispStreamError) -> None:
-        self.state, self.error = "closed", masked(str(error))
-        if isinstance(error, UsageError):
-            self.state, self.failure = "failed", error
-            _logger.error("%s: %s", self.name, self.error)
-        else:
-            _logger.info("%s: nobody looks any longer", self.name)
 
     def _fail(self, error: Exception, consequence: str) -> None:
         if not isinstance(error, CrispStreamError):

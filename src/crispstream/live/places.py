@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from crispstream.errors import UsageError
+from crispstream.errors import InputError, OutputError, UsageError
 from crispstream.live.addresses import NETWORK, masked, scheme
 from crispstream.live.outlet import Outlet
 from crispstream.live.protocol import LiveSink, LiveSource, Timeouts
+from crispstream.sinks.names import has_place, keep
+from crispstream.sinks.partial import PartialFile
 
 STANDARD = "-"
 WINDOW = "window"
@@ -39,7 +42,8 @@ class SourceWishes:
 @dataclass(frozen=True, slots=True)
 class SinkWishes:
     """Of films ``segment`` (seconds), ``encoder``, ``crf``, ``speed``; of pushed streams ``encoder`` and ``bitrate``
-    (bits a second); of snapshots ``every`` (seconds) and ``quality``; of standard output ``pixel_format``."""
+    (bits a second); of snapshots ``every`` (seconds); of standard output ``pixel_format``. ``rate``: frames a second
+    that are expected, None for what the source says."""
 
     segment: float | None = None
     encoder: str | None = None
@@ -47,23 +51,27 @@ class SinkWishes:
     speed: str = "veryfast"
     bitrate: int | None = None
     every: float = 10.0
-    quality: int = 95
     pixel_format: str | None = None
     overwrite: bool = False
+    rate: Fraction | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A source: its ``name`` for people, ``make`` for each connection."""
+    """A source: its ``name`` for people, ``make`` for each connection; of a file ``path``, and the ``rate`` it has."""
 
     name: str
     make: Callable[[], LiveSource]
+    path: Path | None = None
+    rate: Fraction | None = None
 
 
 def source_of(text: str, wishes: SourceWishes) -> Place:
     """``-``, a camera's number or device, a URL, a GStreamer pipeline, or a file. Raises UsageError."""
     name, timeouts = masked(text), wishes.timeouts
+    if not text:
+        raise UsageError("the source is empty", "a camera's number, a URL, a pipeline, a file, or -")
     if text == STANDARD:
         from crispstream.sources.paced import StdinSource
         from crispstream.sources.raw import rawvideo
@@ -87,26 +95,53 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
         return Place(name, lambda: GStreamerSource(text, timeouts))
     if "://" in text:
         raise UsageError(f"{name} is no address of a stream", f"one of {', '.join(f'{s}://' for s in NETWORK)}")
-    if not Path(text).exists():
+    if not os.path.exists(text):  # False, too, for a name that is too long
         raise UsageError(f"{name} is no file", "a camera is a number or /dev/video0, a pipeline has ' ! ' in it")
     from crispstream.sources.paced import PacedSource
     from crispstream.sources.raw import RawSource
     from crispstream.sources.video import VideoSource
 
+    path = Path(text)
+
     def film() -> VideoSource | RawSource:
-        path = Path(text)
         return RawSource(path) if path.suffix.lower() == ".y4m" else VideoSource(path)
 
-    return Place(name, lambda: PacedSource(name, film, wishes.loop))
+    rate = None
+    if not path.is_fifo():  # which can be opened once
+        try:
+            opened = film()
+        except InputError as error:
+            raise UsageError(str(error), error.hint) from error
+        rate = opened.rate
+        opened.close()
+    return Place(name, lambda: PacedSource(name, film, wishes.loop), path, rate)
 
 
-def outlet_of(text: str, wishes: SinkWishes, rate: Fraction) -> Outlet:
-    """``-``, ``window``, a URL, a picture's name (snapshots) or a film's. ``rate``: frames a second that are expected.
+def outlets_of(texts: Sequence[str], wishes: SinkWishes, source: Place) -> list[Outlet]:
+    """``-``, ``window``, URLs, names of pictures (snapshots) or of films.
 
-    Raises UsageError and OutputError for what is wrong already now.
+    What is wrong already now is raised now: UsageError for a wrong text or wish, a target that is given twice or is the
+    source, and a picture that exists; OutputError for a folder that does not exist or cannot be written.
     """
-    name, capacity = masked(text), _FILM_SHOTS
+    if source.path is not None:
+        keep(source.path)
+    targets = [os.path.realpath(text) if _is_file(text) else text for text in texts]
+    for text, target in zip(texts, targets, strict=True):
+        if targets.count(target) > 1:
+            raise UsageError(f"the target {masked(text)} is given twice", "leave one of them out")
+    return [_outlet(text, wishes, source) for text in texts]
+
+
+def _is_file(text: str) -> bool:
+    return text not in (STANDARD, WINDOW) and "://" not in text
+
+
+def _outlet(text: str, wishes: SinkWishes, source: Place) -> Outlet:
+    name, capacity, path = masked(text), _FILM_SHOTS, Path(text)
+    rate = wishes.rate or source.rate
     make: Callable[[], LiveSink]
+    if _is_file(text):
+        _check(path, source.path)
     if text == STANDARD:
         from crispstream.sinks.stdout import StdoutSink
         from crispstream.sources.raw import raw_format
@@ -123,22 +158,33 @@ def outlet_of(text: str, wishes: SinkWishes, rate: Fraction) -> Outlet:
         make = lambda: PushSink(text, wishes.encoder or "h264", wishes.bitrate, rate, wishes.timeouts)  # noqa: E731
     elif "://" in text:
         raise UsageError(f"{name} is no address of a stream", f"one of {', '.join(f'{s}://' for s in NETWORK)}")
-    elif Path(text).suffix.lower() in _PICTURES:
+    elif path.suffix.lower() in _PICTURES:
         from crispstream.sinks.snapshots import SnapshotSink
 
-        make, capacity = lambda: SnapshotSink(Path(text), wishes.every, wishes.quality), _SHOWN_SHOTS
+        make, capacity = lambda: SnapshotSink(path, wishes.every, wishes.overwrite), _SHOWN_SHOTS
+        if path.exists() and not has_place(path) and not wishes.overwrite:
+            raise UsageError(f"{name} exists", "use --overwrite to replace it")
     else:
-        make = _film(Path(text), wishes, rate)
+        make = _film(path, wishes, rate)
+    make()  # what is wrong with the wishes shows now: no sink begins anything before its first shot
+    if _is_file(text) and not has_place(path.parent):
+        PartialFile(path, overwrite=True).discard()  # trying is the only test that knows about all disks
     return Outlet(name, make, capacity)
 
 
-def _film(path: Path, wishes: SinkWishes, rate: Fraction) -> Callable[[], LiveSink]:
+def _check(path: Path, source: Path | None) -> None:
+    from crispstream.files import check_name
+
+    check_name(path, OutputError)
+    if path.is_dir():
+        raise UsageError(f"{str(path)!r} is a folder", "give the name of a film or a picture in it")
+    if source is not None and path.exists() and path.samefile(source):
+        raise UsageError(f"the target {path} is the source", "choose another name")
+
+
+def _film(path: Path, wishes: SinkWishes, rate: Fraction | None) -> Callable[[], LiveSink]:
     from crispstream.sinks.segments import SegmentSink
 
-    def make() -> LiveSink:
-        return SegmentSink(
-            path, wishes.segment, wishes.encoder, wishes.crf, wishes.speed, overwrite=wishes.overwrite, rate=rate
-        )
-
-    make()  # what is wrong with the name or the encoder shows now
-    return make
+    return lambda: SegmentSink(
+        path, wishes.segment, wishes.encoder, wishes.crf, wishes.speed, overwrite=wishes.overwrite, rate=rate
+    )

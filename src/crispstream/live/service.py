@@ -36,7 +36,7 @@ class Page(Protocol):
 
 
 def serve(session: LiveSession, page: Page | None = None, duration: float | None = None) -> dict[str, Any]:
-    """Run ``session`` until its end, SIGINT, SIGTERM, or ``duration`` seconds; its summary.
+    """Run ``session`` until its end, SIGINT, SIGTERM, SIGHUP, or ``duration`` seconds; its summary.
 
     While frames come, systemd's watchdog hears of it, so that a session that hangs is started again; a source that is
     away is not a session that hangs. A second signal raises KeyboardInterrupt. Raises what the session raises.
@@ -91,7 +91,8 @@ def _stopping(session: LiveSession, notifier: Notifier) -> Iterator[None]:
         notifier.stopping()
         session.stop()
 
-    watched = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    watched = [s for s in signals if signal.getsignal(s) is not signal.SIG_IGN]  # nohup ignores one
     before = {s: signal.signal(s, stop) for s in watched}
     try:
         yield

@@ -29,6 +29,9 @@ for two others at most."""
 MOST_FAILURES = 10
 """So many frames in a row that the engine fails on end the session: it will not get better by itself."""
 DRAIN_SECONDS = 10.0
+"""For an end in good order. The source and the engine have half of it: films are finished whatever those do."""
+CLOSE_SECONDS = 2.0
+"""For the engine to free what it holds; one that hangs is left behind."""
 HUNG_SECONDS = 60.0
 """An engine may compile for its GPU when the first frame of a size comes."""
 
@@ -92,6 +95,7 @@ class LiveSession:
         and the sinks are closed. ``on_tick`` is called every ``tick`` seconds meanwhile, in this thread.
 
         Raises what ended the session: UsageError, EngineError, or InputError of a source that cannot be tried again.
+        What a sink failed with is in ``summary``.
         """
         self._started = monotonic()
         for outlet in self._outlets:
@@ -109,7 +113,6 @@ class LiveSession:
         finally:
             self._finish()
         failure = self._failure or self._receiver.failure
-        failure = failure or next((outlet.failure for outlet in self._outlets if outlet.failure), None)
         if failure is not None:
             raise failure
 
@@ -262,14 +265,17 @@ class LiveSession:
     def _finish(self) -> None:
         """Close from the source to the sinks, each with a limit of time: nothing that hangs holds up the rest."""
         self._finishing = True
-        deadline = monotonic() + DRAIN_SECONDS
+        began = monotonic()
         self._receiver.stop()
         self._inbox.close()
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join(max(0.1, deadline - monotonic()))
+            thread.join(max(0.1, began + DRAIN_SECONDS / 2 - monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            _logger.error("the engine hangs: left behind")
         for outlet in self._outlets:
             outlet.finish()
         for outlet in self._outlets:
-            outlet.join(deadline - monotonic())
-        self._engine.close()
+            outlet.join(began + DRAIN_SECONDS - monotonic())
+        closing = threading.Thread(target=self._engine.close, name="crispstream-closing", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -15,8 +16,8 @@ from crispstream.patterns import is_numbered, matches, nth
 _NUMBER = re.compile(r"%0?[1-9][0-9]?d")
 _TIME = re.compile(r"%[-_0^#]?[a-zA-Z]")
 
-# What this process has finished is never replaced by it, not even by a sink that was made anew after an error.
-_finished: set[Path] = set()
+# What a film may not replace, not even one of a sink that was made anew after an error.
+_kept: set[str] = set()
 
 
 def has_place(path: Path) -> bool:
@@ -24,11 +25,21 @@ def has_place(path: Path) -> bool:
     return bool(_TIME.search(_NUMBER.sub("", str(path))) or _NUMBER.search(path.name))
 
 
+def keep(path: Path) -> None:
+    """From now on no ``Names`` of this process gives this name, not even with ``overwrite``."""
+    _kept.add(os.path.realpath(path))
+
+
+def is_kept(path: Path) -> bool:
+    """Whether ``keep`` was told so."""
+    return os.path.realpath(path) in _kept
+
+
 class Names:
     """Names after ``path``: ``strftime`` places are filled in, ``%04d`` counts on from the numbers that exist.
 
     A path without places stands for itself, or with ``series`` for ``path-0001.mkv`` and so on. A name that is taken
-    gets such a number too; with ``overwrite`` only names that this process has finished count as taken.
+    gets such a number too; with ``overwrite`` only those that are kept count as taken: what this process has finished.
     Raises UsageError where a path has places for a time and a number.
     """
 
@@ -62,10 +73,11 @@ class Names:
 
     def finished(self, path: Path) -> None:
         """Remember that this file is whole."""
-        _finished.add(path.absolute())
+        if self._overwrite:  # nothing else replaces files
+            keep(path)
 
     def _free(self, path: Path) -> bool:
-        return not path.exists() or (self._overwrite and path.absolute() not in _finished)
+        return not path.exists() or (self._overwrite and not is_kept(path))
 
 
 def _with_number(path: Path) -> Path:

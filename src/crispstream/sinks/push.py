@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import asdict, replace
 from fractions import Fraction
+from functools import cache
 from time import monotonic
 
+import av
 from av.video.reformatter import VideoReformatter
 
 from crispstream.convert import converted
@@ -17,6 +19,7 @@ from crispstream.live.addresses import masked, scheme
 from crispstream.live.protocol import Shot, Timeouts
 from crispstream.orientation import even, upright
 from crispstream.sinks.child import Child
+from crispstream.sinks.rate import expected_rate
 from crispstream.tags import VideoTags
 
 CLOCK = Fraction(1, 90000)
@@ -38,9 +41,9 @@ _BITS = 0.1
 class PushSink:
     """Encodes what comes out of the engine and sends it to ``url``: low delay, no B frames, a key frame every 2 s.
 
-    ``bitrate``: bits a second at most, None for 0.1 bit a pixel; ``rate``: frames a second, for the rate control. It
-    encodes and sends in a process of its own, which is killed where the peer answers nothing within the timeouts.
-    A change of size or colour connects again. Raises UsageError.
+    ``bitrate``: bits a second at most, None for 0.1 bit a pixel; ``rate``: frames a second, for the rate control,
+    None for what the first frame says. It encodes and sends in a process of its own, which is killed where the peer
+    answers nothing within the timeouts. A change of size or colour connects again. Raises UsageError.
     """
 
     def __init__(
@@ -48,18 +51,21 @@ class PushSink:
         url: str,
         encoder: str = "h264",
         bitrate: int | None = None,
-        rate: Fraction = Fraction(25),
+        rate: Fraction | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         self.name = masked(url)
         muxer, encoders = _MUXERS.get(scheme(url) or "", ("", ()))
         if not muxer:
             raise UsageError(f"cannot push to {self.name}", f"use {', '.join(f'{s}://' for s in _MUXERS)}")
+        if scheme(url) == "srt" and not _has_srt():
+            hint = f"crispstream live ... --to - | ffmpeg -i - -c:v libx264 -tune zerolatency -f mpegts '{self.name}'"
+            raise UsageError("this build of FFmpeg has no SRT", hint)
         if encoder not in encoders:
             raise UsageError(f"{muxer} does not carry {encoder}", f"use {' or '.join(encoders)}")
         if bitrate is not None and bitrate < 10_000:
             raise UsageError(f"a bit rate of {bitrate} bit/s is too low", "bits a second: 2000000 is 2 Mbit/s")
-        self._about = {"url": url, "muxer": muxer, "encoder": encoder, "rate": str(rate)}
+        self._about = {"url": url, "muxer": muxer, "encoder": encoder}
         self._bitrate = bitrate
         self._rate = rate
         self._timeouts = timeouts or Timeouts()
@@ -76,7 +82,7 @@ class PushSink:
             self.close()
         if self._child is None:
             before = monotonic()
-            self._child = self._connect(frame)
+            self._child = self._connect(frame, self._rate or expected_rate(shot.after))
             self._layout = layout
             # A gap as long as it took to connect would make players wait that long for ever.
             self._start, self._last = shot.captured + monotonic() - before, -_MILLISECOND
@@ -95,16 +101,29 @@ class PushSink:
             self._child.kill()
             self._child = None
 
-    def _connect(self, frame: Frame) -> Child:
+    def _connect(self, frame: Frame, rate: Fraction) -> Child:
         width, height, tags = frame.width, frame.height, VideoTags.of(frame)
         about = {
             **self._about,
             "width": width,
             "height": height,
-            "bitrate": self._bitrate or max(100_000, round(_BITS * width * height * self._rate)),
+            "rate": str(rate),
+            "bitrate": self._bitrate or max(100_000, round(_BITS * width * height * rate)),
             "tags": asdict(replace(tags, sample_aspect_ratio=None, display_matrix=None)),
             "aspect": str(tags.sample_aspect_ratio or ""),
             "opening": self._timeouts.open,
             "patience": self._timeouts.read,
         }
         return Child("crispstream.sinks.pusher", about, self.name, self._timeouts.open, self._timeouts.read)
+
+
+@cache
+def _has_srt() -> bool:
+    """Whether PyAV's FFmpeg knows the protocol. Nothing is contacted: the address has no port."""
+    try:
+        av.open("srt://127.0.0.1").close()
+    except av.error.ProtocolNotFoundError:
+        return False
+    except (av.FFmpegError, OSError):
+        pass
+    return True

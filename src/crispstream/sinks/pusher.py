@@ -36,7 +36,7 @@ def main() -> None:
     try:
         _push(feed)
     except (av.FFmpegError, OSError, ValueError) as error:
-        feed.say(**_told(error, feed.about["url"]))
+        feed.say(error=_told(error))
 
 
 def _push(feed: Feed) -> None:
@@ -101,11 +101,8 @@ def _open(about: dict[str, Any]) -> tuple[OutputContainer, VideoStream]:
     return output, result
 
 
-def _told(error: Exception, url: str) -> dict[str, str]:
-    if isinstance(error, av.error.ProtocolNotFoundError):
-        hint = f"crispstream live ... --to - | ffmpeg -i - -c:v libx264 -tune zerolatency -f mpegts '{masked(url)}'"
-        return {"error": f"this build of FFmpeg has no {str(scheme(url)).upper()}", "hint": hint}
+def _told(error: Exception) -> str:
     reason = str(getattr(error, "strerror", None) or error)
     log = getattr(error, "log", None)
     said = f": {log[2].strip()}" if log else ""
-    return {"error": masked(f"{reason}{said}")}
+    return masked(f"{reason}{said}")

@@ -42,7 +42,7 @@ def claim_standard_output() -> FileIO:
     if sys.__stdout__ is None:
         raise OutputError(f"{STANDARD_OUTPUT} is closed")
     if sys.__stdout__.isatty():
-        raise UsageError(f"{STANDARD_OUTPUT} is a terminal", "send the frames on: crispstream run in.mp4 - | ffplay -")
+        raise UsageError(f"{STANDARD_OUTPUT} is a terminal", "send the frames on: add | ffplay -")
     sys.__stdout__.flush()
     pixels = -1
     if stat.S_ISFIFO(os.fstat(1).st_mode):

@@ -14,10 +14,12 @@ from crispstream.frame import Frame
 from crispstream.live.protocol import Shot
 from crispstream.sinks.encoders import choose
 from crispstream.sinks.names import Names
+from crispstream.sinks.rate import expected_rate
 from crispstream.sinks.video import VideoSink
 
 # Every container and encoder here takes milliseconds; the times of cameras are not better.
 _CLOCK = Fraction(1, 1000)
+_DAY = 86_400
 
 
 class SegmentSink:
@@ -25,8 +27,8 @@ class SegmentSink:
 
     Names: see ``Names``; every file appears whole at its end. A file ends where the wall clock's time of day is a
     multiple of the period, or where size, format or colour change; its clock starts at 0 and counts milliseconds of
-    capture time. ``encoder``, ``crf``, ``speed`` and ``rate`` (frames a second, for the rate control): see VideoSink.
-    Raises UsageError.
+    capture time. ``rate``: frames a second, for the rate control, None for what the first frame says; ``encoder``,
+    ``crf`` and ``speed``: see VideoSink. Raises UsageError.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class SegmentSink:
         crf: int | None = None,
         speed: str = "veryfast",
         overwrite: bool = False,
-        rate: Fraction = Fraction(25),
+        rate: Fraction | None = None,
     ) -> None:
         choose(path, encoder)[1].options(crf, speed)
         if segment_seconds is not None and not segment_seconds >= 1:
@@ -61,7 +63,7 @@ class SegmentSink:
         if self._video is not None and (layout != self._layout or shot.captured >= self._end):
             self.close()
         if self._video is None:
-            self._video = self._begin(shot.captured)
+            self._video = self._begin(shot.captured, self._rate or expected_rate(frame))
             self._layout = layout
         self._last = max(self._last + 1, round((shot.captured - self._start) / _CLOCK))
         self._video.write(replace(frame, pts=self._last, time_base=_CLOCK, duration=None))
@@ -80,17 +82,18 @@ class SegmentSink:
             self._video.abort()
             self._video = None
 
-    def _begin(self, captured: float) -> VideoSink:
+    def _begin(self, captured: float, rate: Fraction) -> VideoSink:
         wall = time.time() - (time.monotonic() - captured)
         self._path = self._names.next(wall)
         self._start, self._last = captured, -1
         self._end = float("inf") if self._period is None else captured + remaining(self._period, wall)
         return VideoSink(
             self._path,
-            rate=self._rate,
+            rate=rate,
             encoder=self._encoder,
             crf=self._crf,
             speed=self._speed,
+            live=True,
             overwrite=self._overwrite,
         )
 
@@ -98,9 +101,14 @@ class SegmentSink:
 def remaining(period: float, wall: float) -> float:
     """Seconds from ``wall`` (seconds since 1970) to a local time of day that is a multiple of ``period``.
 
-    Between half and one and a half periods: a clock that was set between two files makes no stump of one.
+    Midnight is one, too, where the day is no multiple. Between half and one and a half periods: a clock that was set
+    between two files makes no stump of one. Periods of more than a day are counted from 1970 on.
     """
     left = period - (wall + time.localtime(wall).tm_gmtoff) % period
+    if period <= _DAY:
+        clock = time.localtime(wall)
+        since = 3600 * clock.tm_hour + 60 * clock.tm_min + clock.tm_sec + wall % 1
+        left = min(period - since % period, _DAY - since)
     return left if left >= period / 2 else left + period
 
 

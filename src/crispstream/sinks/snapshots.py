@@ -14,7 +14,7 @@ from crispstream.errors import UsageError
 from crispstream.frame import PixelFormat
 from crispstream.live.protocol import Shot
 from crispstream.orientation import upright
-from crispstream.sinks.names import Names, has_place
+from crispstream.sinks.names import Names, has_place, is_kept, keep
 from crispstream.sinks.pictures import PictureSink, picture_format
 
 _KEY = Path()
@@ -25,20 +25,18 @@ class SnapshotSink:
     """Writes the first frame, and then one every ``every`` seconds, upright and as RGB.
 
     ``path`` with places for a time or a number: a new picture each time (see ``Names``); else one picture that is
-    replaced whole each time. ``quality``: 1 to 100, for JPEG and WebP. Raises UsageError.
+    replaced whole each time, and one that this process has not written only with ``overwrite``. Raises UsageError.
     """
 
-    def __init__(self, path: Path, every: float = 10.0, quality: int = 90) -> None:
+    def __init__(self, path: Path, every: float = 10.0, overwrite: bool = False) -> None:
         if not every > 0:
             raise UsageError(f"a picture every {every} s is not possible", "give seconds above 0")
         picture_format(path)
-        if not 1 <= quality <= 100:
-            raise UsageError(f"quality {quality} is not between 1 and 100")
         self.name = str(path)
         self._path = path
         self._names = Names(path) if has_place(path) else None
         self._every = every
-        self._quality = quality
+        self._overwrite = overwrite
         self._due = float("-inf")
         self._reformatter = VideoReformatter()
 
@@ -49,8 +47,11 @@ class SnapshotSink:
         wall = time.time() - (time.monotonic() - shot.captured)
         path = self._path if self._names is None else self._names.next(wall)
         rgb = converted(upright(shot.after), PixelFormat.RGB24, self._reformatter)
-        pictures = PictureSink({_KEY: path}, quality=self._quality, overwrite=self._names is None)
+        alone = self._names is None
+        pictures = PictureSink({_KEY: path}, overwrite=alone and (self._overwrite or is_kept(path)))
         pictures.write(replace(rgb, info=_ABOUT))
+        if alone:
+            keep(path)
         # Counted from the time that was due, so that the times do not wander; after a pause, from now.
         self._due += self._every
         if self._due <= shot.captured:

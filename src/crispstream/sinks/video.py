@@ -36,6 +36,8 @@ _TS_PACKETS = 11
 # Times beyond this, in ticks, run out of 64 bits in the encoders' own sums.
 _FARTHEST = 2**62
 _NO_TIMES = "write .y4m, which holds none, and make a film of that"
+# Matroska writes clusters whole: what a killed recording loses.
+_CLUSTER_MS = 2000
 # The finest clock of libvpx.
 _VP9_TICKS = 10**9
 
@@ -47,6 +49,7 @@ class VideoSink:
     ``rate``: frames a second, for the encoder's rate control and for frames without a time.
     ``crf``: the encoder's quality, None for its default; ``speed``: one of ``encoders.SPEEDS``.
     ``odd``: an odd size, in a codec whose 4:2:0 is even only, is padded ("pad") or written as 4:4:4 ("444").
+    ``live``: what is encoded goes to the disk at once, so that an unfinished Matroska or MPEG-TS file plays.
     ``copied`` names the other streams, ``warnings`` and ``skipped`` say what could not be kept. Raises UsageError and
     OutputError.
     """
@@ -61,11 +64,12 @@ class VideoSink:
         crf: int | None = None,
         speed: str = "veryfast",
         odd: str = "pad",
+        live: bool = False,
         overwrite: bool = False,
     ) -> None:
         self._container, self.encoder = choose(Path(path), encoder)
         self.encoder_name = self.encoder.name
-        self._pad = odd == "pad"
+        self._pad, self._live = odd == "pad", live
         self._options = self.encoder.options(crf, speed)
         self._file = PartialFile(path, overwrite)
         self._copy_from = copy_from
@@ -150,6 +154,10 @@ class VideoSink:
                 options["avoid_negative_ts"] = "make_non_negative"
             if self._remuxer is not None and self._remuxer.has_quicktime_keys:
                 options["movflags"] = "use_metadata_tags"
+        if self._live:
+            options["flush_packets"] = "1"  # else FFmpeg keeps 256 KiB back, minutes of a still scene
+            if self._container in ("matroska", "webm"):
+                options["cluster_time_limit"] = str(_CLUSTER_MS)
         output = av.open(
             str(self._file.temporary),
             "w",
