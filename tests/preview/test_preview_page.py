@@ -183,6 +183,25 @@ def test_figures_charts_and_outputs(page: Browser, session: StubSession) -> None
     assert page.run(drawn)[0][0] and page.run(drawn)[3] == [False, False, True], "the share of blur is not known"
 
 
+@pytest.mark.parametrize("way", ["replace", "add"])
+def test_charts_never_run_backwards(page: Browser, way: str) -> None:
+    """The session's clock starts again, in what the server remembers or while the page is open."""
+    drawn = page.run(
+        """const samples = [50, 51, 0, 1, 1, 2, 400].map(t => ({t, fps: [1, 1], latency: [1, 1, 1], drops: 0,
+            shares: [0, 0]}));
+        return import('/static/charts.js').then(({ Charts }) => {
+            const charts = new Charts(document.createElement('div'));
+            const times = () => charts.samples.map(sample => sample.t);
+            const draw = part => arguments[0] === 'add' ? part.forEach(s => charts.add(s)) : charts.replace(part);
+            draw(samples.slice(0, 6));
+            const early = times();
+            draw(samples);
+            return [early, times()] })""",
+        way,
+    )
+    assert drawn == [[0, 1, 2], [400]]
+
+
 def test_nothing_comes_from_elsewhere_and_nothing_is_complained_of(page: Browser, server: PreviewServer) -> None:
     urls = page.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert len(urls) >= 6 and all(url.startswith(server.url) for url in urls)

@@ -55,7 +55,7 @@ class Connections:
         return protocol
 
     def began(self, request: web.Request) -> None:
-        """The head of a request is complete; aiohttp closes what is idle between requests, and we what stops reading."""
+        """The head of a request is complete; aiohttp closes what is idle between requests, and we what is not read."""
         # On a busy machine a connection may have been forgotten before it was made.
         watched = self._watched.setdefault(request.protocol, _Watched(asyncio.get_running_loop().time()))
         watched.began = True

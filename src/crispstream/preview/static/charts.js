@@ -155,19 +155,23 @@ export class Charts {
 
   // What the server remembers, oldest first.
   replace(samples) {
-    this.samples = samples;
+    this.samples = [];
+    samples.forEach((sample) => this.append(sample));
     this.draw();
   }
 
   add(sample) {
+    this.append(sample);
+    this.draw();
+  }
+
+  // Keeps them in order of time: where it runs backwards, another session has begun.
+  append(sample) {
     const last = this.samples.at(-1);
-    if (last && sample.t <= last.t) {
-      if (sample.t === last.t) return;
-      this.samples = []; // another session
-    }
+    if (last && sample.t === last.t) return;
+    if (last && sample.t < last.t) this.samples = [];
     this.samples.push(sample);
     this.samples = this.samples.filter((old) => old.t >= sample.t - WINDOW);
-    this.draw();
   }
 
   draw() {
