@@ -192,6 +192,21 @@ def test_pages_of_other_sites_change_nothing_and_see_nothing(open_server: Previe
     asking(open_server, ask)
 
 
+def test_pages_of_other_sites_embed_nothing(open_server: PreviewServer) -> None:
+    def fetched(site: str, mode: str, what: str) -> dict[str, str]:
+        return {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": what}
+
+    async def ask(client: Any) -> None:
+        for site in ("cross-site", "same-site"):  # another port of this machine is the same site
+            for how in (("no-cors", "image"), ("navigate", "iframe"), ("cors", "empty")):
+                assert await status_of(client, "GET", "/snapshot.jpg", headers=fetched(site, *how)) == 403, how
+            assert await status_of(client, "GET", "/", headers=fetched(site, "navigate", "document")) == 200
+        for site in ("same-origin", "none"):
+            assert await status_of(client, "GET", "/status", headers=fetched(site, "no-cors", "image")) == 200
+
+    asking(open_server, ask)
+
+
 @pytest.mark.parametrize("package", ["aiohttp", "cv2"])
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     for name in [name for name in sys.modules if name.startswith("crispstream.preview")]:

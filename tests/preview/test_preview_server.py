@@ -20,6 +20,7 @@ from chromium import wait_for
 from preview_stub import StubSession, drawn_shot, feeding
 
 from crispstream.errors import OutputError
+from crispstream.preview import encode
 from crispstream.preview.server import MAX_VIEWERS, PreviewServer
 from crispstream.preview.server import Session as SessionProtocol
 
@@ -169,6 +170,22 @@ def test_snapshot(server: PreviewServer) -> None:
         assert pictures["before"][:2] == b"\xff\xd8" and pictures["before"] != pictures["after"]
 
     asking(server, ask)
+
+
+def test_a_snapshot_is_encoded_once(server: PreviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, encoded = encode.jpeg, list[bytes]()
+    monkeypatch.setattr(encode, "jpeg", lambda frame: encoded.append(original(frame)) or encoded[-1])
+
+    async def ask(client: Client) -> None:
+        for number in range(2):
+            server.sink.write(drawn_shot(strength=1 + number))
+            for _ in range(5):
+                for side in ("before", "after"):
+                    async with client.get(f"/snapshot.jpg?side={side}") as answer:
+                        assert await answer.read() == encoded[2 * number + (side == "after")]
+
+    asking(server, ask)
+    assert len(encoded) == 4
 
 
 async def pictures(viewer: Any, seconds: float, acknowledge: bool = True) -> list[int]:
@@ -389,8 +406,6 @@ def test_rates(server: PreviewServer) -> None:
 
 
 def test_a_frame_that_cannot_be_shown_is_left_out(server: PreviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from crispstream.preview import encode
-
     original = encode.message
     monkeypatch.setattr(encode, "message", lambda shot: 1 / 0 if shot.number == 1 else original(shot))
 

@@ -30,6 +30,22 @@ def jpeg(frame: Frame) -> bytes:
     return cv2.imencode(".jpg", pixels, options)[1].tobytes()
 
 
+class Snapshots:
+    """Sides of a shot as JPEG, each encoded once however often it is asked for. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._shot: Shot | None = None
+        self._sides: dict[str, bytes] = {}
+
+    def side(self, shot: Shot, side: str) -> bytes:
+        """``side``: "before" or "after"."""
+        if shot is not self._shot:
+            self._shot, self._sides = shot, {}
+        if side not in self._sides:
+            self._sides[side] = jpeg(shot.before if side == "before" else shot.after)
+        return self._sides[side]
+
+
 def message(shot: Shot) -> bytes:
     """Length of the header (uint32, little endian), header (JSON), JPEG before, JPEG after, JPEG of the maps.
 

@@ -109,6 +109,7 @@ class Guard:
 
     def _check(self, request: web.Request) -> None:
         self._check_host(request)
+        self._check_site(request)
         state_changing = request.method not in (hdrs.METH_GET, hdrs.METH_HEAD)
         if state_changing or hdrs.UPGRADE in request.headers:
             self._check_origin(request)
@@ -125,6 +126,13 @@ class Guard:
         name = urlsplit(f"//{request.headers.get(hdrs.HOST, '')}").hostname or ""
         if self._token is None and not is_loopback(name):
             raise RefusedError(403, "this page answers to localhost and 127.0.0.1 only")
+
+    def _check_site(self, request: web.Request) -> None:
+        # An image or a frame in another site's page could not be seen there, but would cost us an encoded picture each
+        # time. Links may be followed. Browsers say so themselves (w3.org/TR/fetch-metadata), other programs need not.
+        site, mode, what = (request.headers.get(f"Sec-Fetch-{name}", "") for name in ("Site", "Mode", "Dest"))
+        if site in ("cross-site", "same-site") and (mode, what) != ("navigate", "document"):
+            raise RefusedError(403, "another site's page may not do this")
 
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get(hdrs.ORIGIN)  # browsers always send it here, other programs need not

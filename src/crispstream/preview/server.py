@@ -72,7 +72,7 @@ class PreviewServer:
         fps: float = 15.0,
         patience: float = PATIENCE,
     ) -> None:
-        self.sink = PreviewSink()
+        self.sink, self._snapshots = PreviewSink(), encode.Snapshots()
         self._session, self._host, self._port, self._fps, self._patience = session, host, port, fps, patience
         self._guard = Guard(host, token)
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY_SECONDS)
@@ -209,8 +209,7 @@ class PreviewServer:
             raise RefusedError(400, "side is before or after: /snapshot.jpg?side=before")
         if (shot := self.sink.latest) is None:
             raise RefusedError(503, "there is no picture yet: try again")
-        frame = shot.before if side == "before" else shot.after
-        body = await self._loop.run_in_executor(self._pictures, encode.jpeg, frame)
+        body = await self._loop.run_in_executor(self._pictures, self._snapshots.side, shot, side)
         return web.Response(body=body, content_type="image/jpeg")
 
     async def _control(self, request: web.Request) -> web.Response:
