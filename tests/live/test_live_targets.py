@@ -61,7 +61,7 @@ def told(*arguments: str, code: int) -> str:
         (("-",), {"pixel_format": "foo"}, "unknown pixel format"),
         (("-", "-"), {}, "twice"),
         (("a.mkv", "./a.mkv"), {}, "twice"),
-        (("",), {}, "folder"),
+        (("",), {}, "empty"),
         ((".",), {}, "folder"),
         (("a.mkv", "a"), {}, "without a suffix"),
     ],

@@ -123,6 +123,8 @@ def outlets_of(texts: Sequence[str], wishes: SinkWishes, source: Place) -> list[
     What is wrong already now is raised now: UsageError for a wrong text or wish, a target that is given twice or is the
     source, and a picture that exists; OutputError for a folder that does not exist or cannot be written.
     """
+    if not all(texts):
+        raise UsageError("a target is empty", "a film, a picture, a URL, window, or -")
     if source.path is not None:
         keep(source.path)
     targets = [os.path.realpath(text) if _is_file(text) else text for text in texts]
