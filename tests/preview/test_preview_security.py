@@ -156,6 +156,15 @@ def test_a_foreign_name_for_this_machine_is_refused(open_server: PreviewServer) 
     asking(open_server, ask)
 
 
+def test_who_is_refused_keeps_no_place(server: PreviewServer) -> None:
+    async def ask(client: Any) -> None:
+        for headers, kept in (({}, False), ({"Authorization": "Bearer wrong"}, False), (GOOD, True)):
+            async with client.get("/status", headers=headers) as answer:
+                assert (answer.headers.get("Connection") != "close") == kept, headers
+
+    asking(server, ask)
+
+
 def test_a_proxy_may_pass_its_own_name_on(server: PreviewServer) -> None:
     async def ask(client: Any) -> None:
         proxied = {**GOOD, "Host": "camera.example"}

@@ -33,8 +33,8 @@ def session() -> StubSession:
 
 
 @pytest.fixture
-def server(session: StubSession) -> Iterator[PreviewServer]:
-    server = PreviewServer(session, port=0, patience=1.0)
+def server(session: StubSession, request: pytest.FixtureRequest) -> Iterator[PreviewServer]:
+    server = PreviewServer(session, port=0, patience=getattr(request, "param", 1.0))
     server.start()
     yield server
     server.close()
@@ -307,6 +307,7 @@ def test_viewers_are_bounded(server: PreviewServer) -> None:
     asking(server, look)
 
 
+@pytest.mark.parametrize("server", [10.0], indirect=True, ids=["patient"])
 def test_connections_are_bounded(server: PreviewServer) -> None:
     address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/")))
     idle = [socket.create_connection(address) for _ in range(4 * MAX_VIEWERS)]

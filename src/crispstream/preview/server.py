@@ -175,7 +175,9 @@ class PreviewServer:
             self._guard.admit(request)
             return self._guard.sign_in(request) or await handler(request)
         except RefusedError as error:
-            return _failure(error.status, str(error))
+            refusal = _failure(error.status, str(error))
+            refusal.force_close()  # places are few, and who may not look keeps none
+            return refusal
         except UsageError as error:
             return _failure(400, str(error), error.hint)
         except CrispStreamError as error:
