@@ -54,7 +54,7 @@ class Run:
 
 
 def test_every_frame_arrives_where_the_engine_keeps_up() -> None:
-    run = Run(paced(50, 100))
+    run = Run(paced(50, 25))
     summary = run.end()
     assert [s.number for s in run.sink.shots] == list(range(50))
     for one in run.sink.shots:

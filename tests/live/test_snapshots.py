@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -99,25 +100,28 @@ def test_whoever_looks_sees_a_whole_picture(tmp_path: Path) -> None:
     assert len(seen) > 10 and set(seen) == {120}
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """Nothing beyond 2,000 bytes can be written."""
+    """Nothing beyond 2,000 bytes can be written, the test's own report included."""
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_full_disk_keeps_the_last_picture(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_keeps_the_last_picture(tmp_path: Path) -> None:
     path = tmp_path / "latest.jpg"
     sink = SnapshotSink(path, every=0.001)
-    sink.write(shot(0, 1.0))
-    before = path.read_bytes()
-    with pytest.raises(OutputError, match="cannot write"):
-        sink.write(noise(1))
-    sink.abort()
+    with full_disk():
+        sink.write(shot(0, 1.0))
+        before = path.read_bytes()
+        with pytest.raises(OutputError, match="cannot write"):
+            sink.write(noise(1))
+        sink.abort()
     assert os.listdir(tmp_path) == ["latest.jpg"]
     assert path.read_bytes() == before
     again = SnapshotSink(path)

@@ -124,8 +124,8 @@ class LiveSession:
         """Factor on the residual, 0 to 2, from the next frame on. Raises UsageError."""
         self._engine.strength = value
 
-    def switch(self, preset: str, backend: str = "auto") -> None:
-        """Go over to another engine once it is open. Raises UsageError; other failures appear in ``status``."""
+    def switch(self, preset: str, backend: str | None = None) -> None:
+        """Go over to another engine once it is open; without ``backend`` that stays. Raises UsageError; other failures appear in ``status``."""
         self._engine.switch(preset, backend)
 
     def presets(self) -> list[str]:

@@ -51,7 +51,7 @@ class Session(Protocol):
     def set_strength(self, value: float) -> None:
         """Raises UsageError outside 0..2."""
 
-    def switch(self, preset: str, backend: str = "auto") -> None:
+    def switch(self, preset: str, backend: str | None = None) -> None:
         """Ask for another engine. Raises UsageError for an unknown name."""
 
 
