@@ -125,7 +125,10 @@ class LiveSession:
         self._engine.strength = value
 
     def switch(self, preset: str, backend: str | None = None) -> None:
-        """Go over to another engine once it is open; without ``backend`` that stays. Raises UsageError; other failures appear in ``status``."""
+        """Go over to another engine once it is open; without ``backend`` that stays as it is.
+
+        Raises UsageError; other failures appear in ``status``.
+        """
         self._engine.switch(preset, backend)
 
     def presets(self) -> list[str]:
