@@ -25,7 +25,9 @@ OUTAGE_EVERY = 60.0
 GROWTH_MIB = 12.0
 
 
-def soak(seconds: float, folder: Path, size: tuple[int, int] = (640, 360)) -> dict[str, Any]:
+def soak(
+    seconds: float, folder: Path, size: tuple[int, int] = (640, 360), growth: float = GROWTH_MIB
+) -> dict[str, Any]:
     """Figures of ``seconds``: latency, drops by cause, reconnections, and first and last sample of what was taken."""
     port, samples = free_port(), list[Sample]()
     with RtspServer(size) as server:
@@ -56,7 +58,7 @@ def soak(seconds: float, folder: Path, size: tuple[int, int] = (640, 360)) -> di
             report = run.report()
     films = sorted(folder.glob("cam-*.mkv"))
     assert len(films) >= seconds / 25 and not list(folder.glob(".*")), films
-    flat(samples, GROWTH_MIB)
+    flat(samples, growth)
     figures = {key: report[key] for key in ("uptime_s", "frames", "latency_ms", "drops", "sinks")}
     ends = {name: vars_of(samples[i]) for name, i in (("first", 0), ("last", -1))}
     seen = {"pictures": viewer.pictures, "answers": viewer.answers}
