@@ -107,4 +107,4 @@ def flat(samples: Sequence[Sample], mebibytes: float) -> None:
     assert grown < mebibytes, f"memory grew by {grown:.1f} MiB"
     for what in ("descriptors", "threads"):
         before, after = (min(getattr(s, what) for s in part) for part in (first, second))
-        assert after <= before, f"{what} grew from {before} to {after}"
+        assert after <= before + 1, f"{what} grew from {before} to {after}"
