@@ -68,12 +68,22 @@ def to_direct(picture: VideoFrame, full_range: bool, reformatter: VideoReformatt
     )
 
 
-def tags_of(picture: VideoFrame, chroma_location: int, sample_aspect_ratio: Fraction | None) -> VideoTags:
-    """What a decoded picture says of itself, and what only its stream says: siting and pixel aspect."""
+def tags_of(
+    picture: VideoFrame, chroma_location: int, sample_aspect_ratio: Fraction | None, before: VideoTags | None = None
+) -> VideoTags:
+    """What a decoded picture says of itself, and what only its stream says: siting and pixel aspect.
+
+    ``before``: tags of the stream's picture before, whose display matrix holds on where this one is not turned. Asking
+    every picture would keep each alive until Python's collector comes: PyAV's side data and picture hold one another.
+    """
     color_range = int(picture.color_range)
     if color_range == 0 and picture.format.name.startswith(("yuvj", "gray")):
         color_range = 2  # what FFmpeg takes these formats for
-    matrix = np.frombuffer(side_data(picture, "DISPLAYMATRIX") or b"", np.int32)
+    if before is not None and picture.rotation == 0:
+        display_matrix = before.display_matrix
+    else:
+        matrix = np.frombuffer(side_data(picture, "DISPLAYMATRIX") or b"", np.int32)
+        display_matrix = tuple(int(x) for x in matrix) if matrix.size == 9 else None
     return VideoTags(
         matrix=int(picture.colorspace),
         range=color_range,
@@ -81,7 +91,7 @@ def tags_of(picture: VideoFrame, chroma_location: int, sample_aspect_ratio: Frac
         transfer=int(picture.color_trc),
         chroma_location=chroma_location,
         sample_aspect_ratio=sample_aspect_ratio or None,
-        display_matrix=tuple(int(x) for x in matrix) if matrix.size == 9 else None,
+        display_matrix=display_matrix,
     )
 
 

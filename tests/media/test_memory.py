@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from av.video.frame import VideoFrame
 from clips import write_clip
+
+from crispstream.sources.video import VideoSource
 
 SCRIPT = """
 import gc, sys
@@ -43,3 +47,21 @@ def test_memory_is_flat_over_thousands_of_frames(tmp_path: Path) -> None:
     assert frames == 5000
     # 3,000 frames of 160x96 are 67 MiB; the muxer's index of 3,000 samples is part of what is allowed.
     assert growth < 8 * 1024, f"{growth} KiB more after 3,000 more frames"
+
+
+def test_pictures_end_with_their_last_reference(tmp_path: Path) -> None:
+    """Not when Python's collector comes: in a stream of weeks they would pile up meanwhile."""
+    clip = write_clip(tmp_path / "in.mp4", frames=40)
+    gc.collect()
+    gc.disable()
+    try:
+        source = VideoSource(clip)
+        alive = []
+        for frame in source:
+            assert frame is not None
+            del frame
+            alive.append(sum(isinstance(o, VideoFrame) for o in gc.get_objects()))
+        source.close()
+    finally:
+        gc.enable()
+    assert max(alive) < 10, "of 40; the decoder and its queue hold a few"

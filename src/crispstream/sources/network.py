@@ -28,6 +28,7 @@ from crispstream.live.protocol import CAPTURED, AccessError, EndOfSource, Timeou
 from crispstream.sources.hardware import accelerator, give_up
 from crispstream.sources.pacer import Pacer, wait_until
 from crispstream.sources.video import main_video
+from crispstream.tags import VideoTags
 from crispstream.threads import cpu_quota
 
 TRANSPORTS = ("tcp", "udp")
@@ -71,6 +72,7 @@ class NetworkSource:
         self._last: float | None = None
         self._next = 0  # the time of a picture that has none
         self._own_clock = self._described = self._gap = False
+        self._tags: VideoTags | None = None
 
     def open(self) -> None:
         """Connect and find the video. Raises InputError, and UsageError where FFmpeg has no such protocol."""
@@ -207,7 +209,7 @@ class NetworkSource:
                 _logger.warning("%s: the video is interlaced, which shows as combs", self.name)
         # FFmpeg's JPEG decoder alone sites chroma in the middle; PyAV does not tell, and hardly any camera does.
         location = _CENTER if self._stream.codec_context.name == "mjpeg" else 0
-        tags = tags_of(picture, location, self._stream.sample_aspect_ratio)
+        tags = self._tags = tags_of(picture, location, self._stream.sample_aspect_ratio, self._tags)
         frame = frame_of(picture, tags, self._reformatter, self._gap)
         self._gap = False
         return frame, arrived if self._pacer is None else self._pacer.due(frame.seconds or Fraction(0))

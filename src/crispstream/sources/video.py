@@ -166,7 +166,7 @@ class VideoSource:
             yield pictures, packet.is_corrupt or any(p.is_corrupt for p in pictures)
 
     def _read_tags(self, picture: VideoFrame) -> VideoTags:
-        tags = tags_of(picture, self._chroma_location, self._stream.sample_aspect_ratio)
+        tags = tags_of(picture, self._chroma_location, self._stream.sample_aspect_ratio, self._tags)
         if self._tags is None:
             if not self._allow_8bit:
                 refuse_hdr(self.path, picture.format.name, tags.transfer)
