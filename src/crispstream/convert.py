@@ -73,8 +73,9 @@ def tags_of(
 ) -> VideoTags:
     """What a decoded picture says of itself, and what only its stream says: siting and pixel aspect.
 
-    ``before``: tags of the stream's picture before, whose display matrix holds on where this one is not turned. Asking
-    every picture would keep each alive until Python's collector comes: PyAV's side data and picture hold one another.
+    ``before``: tags of the stream's picture before, whose display matrix holds on where this one is not turned: some
+    decoders put it on the first picture only. Asking every picture would keep each alive until Python's collector
+    comes: PyAV's side data and picture hold one another.
     """
     color_range = int(picture.color_range)
     if color_range == 0 and picture.format.name.startswith(("yuvj", "gray")):

@@ -15,6 +15,7 @@ from typing import Protocol
 from crispstream.errors import EarlyEndError, InputError
 from crispstream.frame import Frame
 from crispstream.policy import Aborted, BoundedQueue, Closed, Policy
+from crispstream.signals import handled
 
 # Enough to smooth out a key frame at either end; every slot is one more frame of memory and of latency.
 QUEUED_FRAMES = 3
@@ -213,7 +214,6 @@ def _stop_signals(stats: PipelineStats, sinks: Sequence[Sink]) -> Iterator[_Sign
         return
 
     def stop(number: int, _: FrameType | None) -> None:
-        # No lock is taken here: the interrupted code may hold it.
         signals.count += 1
         stats.interrupted = True
         for sink in sinks:
@@ -221,10 +221,5 @@ def _stop_signals(stats: PipelineStats, sinks: Sequence[Sink]) -> Iterator[_Sign
         if signals.count == 2 and signals.give_up:
             raise KeyboardInterrupt
 
-    watched = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {s: signal.signal(s, stop) for s in watched}
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM), stop):
         yield signals
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)

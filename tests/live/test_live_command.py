@@ -66,6 +66,8 @@ def test_sigterm_finishes_the_film(clip: Path, tmp_path: Path) -> None:
         (("clip",), 2, "goes nowhere"),
         (("missing.mp4", "--to", "x.mkv"), 2, "no file"),
         (("ftp://h/x", "--to", "x.mkv"), 2, "no address of a stream"),
+        (("rtsp://a:p#w@cam/1", "--to", "x.mkv"), 2, "is no URL"),
+        (("clip", "--to", "rtsp://a:p#w@cam/1"), 2, "is no URL"),
         (("clip", "--to", "x.mkv", "--preset", "huge"), 2, "unknown preset"),
         (("clip", "--to", "x.xyz"), 2, ".xyz"),
         (("clip", "--to", "x.mkv", "--segment", "soon"), 2, "length of time"),

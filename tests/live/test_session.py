@@ -129,7 +129,8 @@ def test_an_engine_that_hangs_is_noticed_and_quiet_times_are_not(monkeypatch: py
 def test_a_stalled_sink_does_not_hold_up_the_session() -> None:
     free = threading.Event()
     run = Run(paced(60, 100), act=lambda shot: (free.wait(2), None)[1])
-    wait_for(lambda: run.session.status()["frames"]["out"] == 60)
+    # A busy machine may drop a frame before the engine; a session that waited for its sink would lose nearly all.
+    wait_for(lambda: run.session.status()["frames"]["in"] == 60 and run.session.status()["frames"]["out"] > 50)
     assert not run.sink.shots
     free.set()
     run.end()

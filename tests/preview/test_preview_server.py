@@ -266,7 +266,7 @@ def test_twenty_viewers_and_one_that_never_reads(server: PreviewServer, session:
     assert sorted(took)[len(took) // 2] < 0.002
     assert min(seen) > 0.8 * max(seen) and min(seen) > 20
     assert grown < 8 * 2**20
-    assert len(server._viewers.all) == 0
+    wait_for(lambda: not server._viewers.all, "nobody looks any more")
 
 
 def test_a_viewer_that_reads_but_never_answers_is_sent_two_pictures(

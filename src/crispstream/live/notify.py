@@ -8,10 +8,14 @@ import socket
 
 
 class Notifier:
-    """Says nothing where nobody asked. ``watchdog_seconds``: how long systemd waits for a sign of life, or None."""
+    """Says nothing where nobody asked (``heard`` is False).
+
+    ``watchdog_seconds``: how long systemd waits for a sign of life, or None.
+    """
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
+        self.heard = bool(self._address)
         mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = os.environ.get("WATCHDOG_USEC", "")
         self.watchdog_seconds = int(microseconds) / 1e6 if mine and microseconds.isdigit() else None
@@ -29,7 +33,7 @@ class Notifier:
         self._send("STOPPING=1")
 
     def _send(self, message: str) -> None:
-        if not self._address:
+        if not self.heard:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from crispstream.errors import InputError, OutputError, UsageError
-from crispstream.live.addresses import NETWORK, masked, scheme
+from crispstream.live.addresses import NETWORK, check, masked, scheme
 from crispstream.live.outlet import Outlet
 from crispstream.live.protocol import LiveSink, LiveSource, Timeouts
 from crispstream.sinks.names import has_place, keep
@@ -76,8 +76,7 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
         from crispstream.sources.paced import StdinSource
         from crispstream.sources.raw import rawvideo
 
-        if wishes.size is None and (wishes.pixel_format or wishes.rate):
-            raise UsageError("raw frames need their size", "add --size WIDTHxHEIGHT; yuv4mpeg says all by itself")
+        # Without a size it is yuv4mpeg, which says all by itself: format and rate are then those of what is written.
         layout = None if wishes.size is None else rawvideo(wishes.size, wishes.pixel_format, wishes.rate or _RATE)
         return Place("standard input", lambda: StdinSource(layout, timeouts))
     if re.fullmatch(r"\d{1,3}|/dev/.+", text):
@@ -87,6 +86,8 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
         return Place(name, lambda: CameraSource(device, timeouts, wishes.size, wishes.rate, wishes.fourcc))
     if scheme(text) is not None:
         from crispstream.sources.network import NetworkSource
+
+        check(text)
 
         return Place(name, lambda: NetworkSource(text, timeouts, wishes.transport))
     if re.search(r"\s!\s", text):
@@ -157,6 +158,7 @@ def _outlet(text: str, wishes: SinkWishes, source: Place) -> Outlet:
     elif scheme(text) is not None:
         from crispstream.sinks.push import PushSink
 
+        check(text)
         make = lambda: PushSink(text, wishes.encoder or "h264", wishes.bitrate, rate, wishes.timeouts)  # noqa: E731
     elif "://" in text:
         raise UsageError(f"{name} is no address of a stream", f"one of {', '.join(f'{s}://' for s in NETWORK)}")

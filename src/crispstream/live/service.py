@@ -15,6 +15,7 @@ from crispstream.live.notify import Notifier
 from crispstream.live.outlet import Outlet
 from crispstream.live.protocol import LiveSink
 from crispstream.live.session import LiveSession
+from crispstream.signals import handled
 
 REPORT_SECONDS = 60.0
 
@@ -51,7 +52,7 @@ def serve(session: LiveSession, page: Page | None = None, duration: float | None
         now = monotonic()
         if until is not None and now >= until:
             session.stop()
-        if now >= next_sign and not session.hangs:
+        if notifier.heard and now >= next_sign and not session.hangs:
             next_sign = now + sign_seconds
             notifier.alive(_line(session.status()))
         if now >= next_report:
@@ -91,11 +92,5 @@ def _stopping(session: LiveSession, notifier: Notifier) -> Iterator[None]:
         notifier.stopping()
         session.stop()
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    watched = [s for s in signals if signal.getsignal(s) is not signal.SIG_IGN]  # nohup ignores one
-    before = {s: signal.signal(s, stop) for s in watched}
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), stop):
         yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)

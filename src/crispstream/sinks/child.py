@@ -208,3 +208,21 @@ def _name(code: int | None) -> str:
     with suppress(ValueError):
         return signal.Signals(-(code or 0)).name
     return f"code {code}"
+
+
+class ChildSink:
+    """A live sink whose work ``_child`` does; the first ``write`` makes it."""
+
+    _child: Child | None = None
+
+    def close(self) -> None:
+        """Let the child finish what it has and end. Raises OutputError."""
+        if self._child is not None:
+            self._child.finish()
+            self._child = None
+
+    def abort(self) -> None:
+        """End the child at once. Idempotent, and without effect after ``close``."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None

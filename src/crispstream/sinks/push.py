@@ -18,7 +18,7 @@ from crispstream.frame import Frame, PixelFormat
 from crispstream.live.addresses import masked, scheme
 from crispstream.live.protocol import Shot, Timeouts
 from crispstream.orientation import even, upright
-from crispstream.sinks.child import Child
+from crispstream.sinks.child import Child, ChildSink
 from crispstream.sinks.rate import expected_rate
 from crispstream.tags import VideoTags
 
@@ -38,7 +38,7 @@ _MUXERS = {
 _BITS = 0.1
 
 
-class PushSink:
+class PushSink(ChildSink):
     """Encodes what comes out of the engine and sends it to ``url``: low delay, no B frames, a key frame every 2 s.
 
     ``bitrate``: bits a second at most, None for 0.1 bit a pixel; ``rate``: frames a second, for the rate control,
@@ -70,7 +70,6 @@ class PushSink:
         self._rate = rate
         self._timeouts = timeouts or Timeouts()
         self._reformatter = VideoReformatter()
-        self._child: Child | None = None
         self._layout: Hashable = None
         self._start, self._last = 0.0, -1
 
@@ -88,18 +87,6 @@ class PushSink:
             self._start, self._last = shot.captured + monotonic() - before, -_MILLISECOND
         self._last = max(self._last + _MILLISECOND, round((shot.captured - self._start) / CLOCK))
         self._child.send(frame, self._last)
-
-    def close(self) -> None:
-        """Send what is left and say goodbye. Raises OutputError."""
-        if self._child is not None:
-            self._child.finish()
-            self._child = None
-
-    def abort(self) -> None:
-        """Break the connection off. Idempotent, and without effect after ``close``."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
 
     def _connect(self, frame: Frame, rate: Fraction) -> Child:
         width, height, tags = frame.width, frame.height, VideoTags.of(frame)

@@ -13,14 +13,14 @@ from crispstream.errors import UsageError
 from crispstream.frame import PixelFormat
 from crispstream.live.protocol import Shot
 from crispstream.orientation import upright
-from crispstream.sinks.child import Child
+from crispstream.sinks.child import Child, ChildSink
 
 # Seconds: Qt starts slowly on small machines; a window that takes nothing for so long hangs.
 _OPENING, _PATIENCE = 20.0, 10.0
 _HOW = "pip uninstall opencv-python-headless && pip install opencv-python, and on Debian apt install libgl1"
 
 
-class WindowSink:
+class WindowSink(ChildSink):
     """Shows what comes out of the engine in a window of OpenCV until it is closed, or Esc or q is pressed.
 
     The window lives in the main thread of a process of its own: GUI libraries want that thread, and they end the
@@ -33,7 +33,6 @@ class WindowSink:
         require_windows()
         self._title = title
         self._reformatter = VideoReformatter()
-        self._child: Child | None = None
 
     def write(self, shot: Shot) -> None:
         """Show one frame. Raises OutputError, and ClosedPipeError once the window is closed."""
@@ -42,18 +41,6 @@ class WindowSink:
             about = {"title": self._title, "width": frame.width, "height": frame.height}
             self._child = Child("crispstream.sinks.viewer", about, f"the window on {_display()}", _OPENING, _PATIENCE)
         self._child.send(frame, 0)
-
-    def close(self) -> None:
-        """Close the window. Raises OutputError."""
-        if self._child is not None:
-            self._child.finish()
-            self._child = None
-
-    def abort(self) -> None:
-        """Close the window at once. Idempotent."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
 
 
 def require_windows() -> None:

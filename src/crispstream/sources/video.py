@@ -7,7 +7,6 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -177,9 +176,6 @@ class VideoSource:
                 self.warnings.append("the HDR figures (mastering display, light level) are lost")
             if picture.interlaced_frame:
                 self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
-        elif tags.display_matrix is None:
-            # Some decoders put the matrix on the first frame only; it holds for the stream.
-            tags = replace(tags, display_matrix=self._tags.display_matrix)
         if tags != self._tags:
             self._tags = tags
         return self._tags if self._tags is not None else tags
