@@ -45,8 +45,9 @@ test-gpu:
 APT_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gstreamer1.0-plugins-ugly gstreamer1.0-python3-plugin-loader python3-gst-1.0 gir1.2-gst-plugins-base-1.0 \
 	gir1.2-gst-rtsp-server-1.0
-# For other tests, which skip without them: a browser for the preview page, an independent encoder and player.
-APT_TESTS := chromium chromium-driver ffmpeg
+# For other tests, which skip without them: a browser for the preview page, an independent encoder and player, a compiler
+# and an emulator for the kernels on other processors.
+APT_TESTS := chromium chromium-driver ffmpeg g++-aarch64-linux-gnu qemu-user
 test-gst: setup
 	@missing=$$($(MAKE) apt-missing APT_TESTS=); [ -z "$$missing" ] || { \
 		echo "crispstream: error: GStreamer is not complete, type: sudo apt install" $$missing >&2; exit 1; }

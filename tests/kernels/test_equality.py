@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU kernels return the bytes of the NumPy twin, whatever comes in."""
+"""The CPU kernels return the bytes of the NumPy twin, whatever comes in, here and on other processors."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from cases import COLORS, FORMATS, Case, cases, geometries, random_frame, random_tensor, same_pixels
+from foreign import PROCESSORS, ForeignKernels, Processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,16 +21,32 @@ from crispstream.kernels.geometry import Geometry
 SEEDS = st.integers(0, 2**32)
 
 
+@pytest.fixture(scope="module", params=[None, *PROCESSORS], ids=lambda p: p.name if p else "this processor")
+def kernels(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """``unpack``, ``blend`` and ``statistics``: the library itself, or its sources in an emulator."""
+    processor: Processor | None = request.param
+    if processor is None:
+        yield bindings
+        return
+    if missing := processor.missing():
+        pytest.skip(f"{processor.name}: {missing}")
+    foreign = ForeignKernels(processor)
+    yield foreign
+    foreign.close()
+
+
 @pytest.mark.parametrize("pixel_format", FORMATS)
 @settings(max_examples=80, deadline=None)
 @given(geometry=geometries(), color=st.sampled_from(COLORS), half=st.booleans(), seed=SEEDS)
-def test_unpack(pixel_format: PixelFormat, geometry: Geometry, color: ColorSpec, half: bool, seed: int) -> None:
+def test_unpack(
+    kernels: Any, pixel_format: PixelFormat, geometry: Geometry, color: ColorSpec, half: bool, seed: int
+) -> None:
     frame = random_frame(np.random.default_rng(seed), pixel_format, (geometry.width, geometry.height), color)
     expected, found = np.empty((2, *geometry.packed_shape), np.float16 if half else np.float32)
     reference.unpack(frame, geometry, expected)
     for threads in (1, 2, 3):
         found.fill(-1)
-        bindings.unpack(frame, geometry, found, threads)
+        kernels.unpack(frame, geometry, found, threads)
         assert found.tobytes() == expected.tobytes()
 
 
@@ -35,30 +54,30 @@ def test_unpack(pixel_format: PixelFormat, geometry: Geometry, color: ColorSpec,
 @pytest.mark.parametrize("pixel_format", FORMATS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_blend(pixel_format: PixelFormat, out_format: PixelFormat, data: st.DataObject) -> None:
+def test_blend(kernels: Any, pixel_format: PixelFormat, out_format: PixelFormat, data: st.DataObject) -> None:
     case: Case = data.draw(cases(pixel_format, out_format))
     expected = case.out.empty_like()
     dropped = case.blend(reference, expected)
     for threads in (1, 2, 3):
-        assert case.blend(bindings, threads=threads) == dropped
+        assert case.blend(kernels, threads=threads) == dropped
         assert same_pixels(case.out, expected)
 
 
 @settings(max_examples=100, deadline=None)
 @given(geometry=geometries(), half=st.booleans(), wild=st.booleans(), seed=SEEDS)
-def test_statistics(geometry: Geometry, half: bool, wild: bool, seed: int) -> None:
+def test_statistics(kernels: Any, geometry: Geometry, half: bool, wild: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     head = random_tensor(rng, geometry.head_shape, np.float16 if half else np.float32, 1.0, wild)
     if 16 % geometry.map_stride:
-        for kernels in (bindings, reference):
+        for implementation in (kernels, reference):
             with pytest.raises(ValueError, match="16"):
-                kernels.statistics(geometry, head)
+                implementation.statistics(geometry, head)
     else:
-        assert bindings.statistics(geometry, head) == reference.statistics(geometry, head)
+        assert kernels.statistics(geometry, head) == reference.statistics(geometry, head)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_every_code_and_chroma(dtype: type) -> None:
+def test_every_code_and_chroma(kernels: Any, dtype: type) -> None:
     """Every luma code against every chroma code, in every colour, both roundings of the tensor."""
     size = (512, 256)
     geometry = Geometry.for_size(*size, pack=2, multiple=16, map_stride=4)
@@ -68,11 +87,11 @@ def test_every_code_and_chroma(dtype: type) -> None:
         frame = reference.Frame((luma, u, u[:, ::-1].copy()), PixelFormat.I420, color)
         expected, found = np.empty((2, *geometry.packed_shape), dtype)
         reference.unpack(frame, geometry, expected)
-        bindings.unpack(frame, geometry, found)
+        kernels.unpack(frame, geometry, found)
         assert found.tobytes() == expected.tobytes()
 
 
-def test_half_floats_of_every_magnitude() -> None:
+def test_half_floats_of_every_magnitude(kernels: Any) -> None:
     """All 65536 half floats as residual: the portable conversion loses none."""
     geometry = Geometry.for_size(512, 128, pack=1, multiple=16, map_stride=16)
     values = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(1, 1, 128, 512)
@@ -82,7 +101,7 @@ def test_half_floats_of_every_magnitude() -> None:
     frame = random_frame(rng, PixelFormat.BGR24, (512, 128), ColorSpec())
     case = Case(frame, geometry, head, residual, None, frame.empty_like(), {})
     expected = frame.empty_like()
-    assert case.blend(bindings) == case.blend(reference, expected) == 3 * 2 * 1024
+    assert case.blend(kernels) == case.blend(reference, expected) == 3 * 2 * 1024
     assert same_pixels(case.out, expected)
 
 
