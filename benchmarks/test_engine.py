@@ -1,62 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pytest benchmarks/test_engine.py --benchmark-enable``: nano at 640x360 in ONNX Runtime, three parts and fused.
-
-The network is untrained: speed does not depend on the weights. ``crispstream bench`` measures the whole path.
-"""
+"""The engine alone beside the reference convolution. Presets without weights are untrained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.limits import Convolution
+from benchmarks.paired import Paired, timed
+from benchmarks.sizes import SIZES, pixels
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
-from crispstream.export.build import build
-from crispstream.export.fused import FusedSession, fused_graph, time_ratio
+from crispstream.engine.protocol import Engine, EngineSession
+from crispstream.export.fused import FusedSession, fused_graph
 from crispstream.kernels.geometry import Geometry
-from crispstream.model.network import HumanAwareNet
-from crispstream.model.presets import preset
-from crispstream.model.weights import save_weights
+from crispstream.manifest import PARTS
+from crispstream.runners.protocol import geometry_of
 
-NANO = preset("nano")
-GEOMETRY = Geometry.for_size(640, 360, pack=NANO.pack, multiple=NANO.multiple, map_stride=NANO.map_stride)
-ROUNDS = 100
+EngineOf = Callable[[str, str, int], Engine]
 
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> OnnxRuntimeEngine:
-    folder = tmp_path_factory.mktemp("engine")
-    save_weights(HumanAwareNet(NANO), folder / "weights.safetensors")
-    return OnnxRuntimeEngine(build(NANO, folder / "weights.safetensors", folder))
-
-
-def noise() -> Any:
-    return np.random.default_rng(0).random(GEOMETRY.packed_shape, np.float32)
-
-
-@pytest.mark.parametrize("variant", ["both", "foreground", "none"])
-def test_parts(engine: OnnxRuntimeEngine, benchmark: Callable[..., object], variant: str) -> None:
-    session = engine.session(GEOMETRY)
-    session.packed[:] = noise()
-    benchmark(session.run, foreground=variant != "none", background=variant == "both")
-    assert np.isfinite(session.head).all()
+BRANCHES = {"both": PARTS[1:], "foreground": PARTS[1:2], "background": PARTS[2:], "none": ()}
+SMALL_SIZES = SIZES[:2]
+CASES = [
+    *(
+        (preset, "fp32", size, branches)
+        for preset in ("nano", "small", "base")
+        for size in SMALL_SIZES
+        for branches in BRANCHES
+    ),
+    *(("nano", "int8", size, branches) for size in SMALL_SIZES for branches in BRANCHES),
+    *(("nano", precision, size, "both") for precision in ("fp32", "int8") for size in SIZES[2:]),
+]
 
 
-def test_fused(
-    engine: OnnxRuntimeEngine,
-    benchmark: Callable[..., object],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
+def open_session(engine: Engine, size: str) -> tuple[EngineSession, Geometry]:
+    """A session with noise to work on, and its geometry."""
+    geometry = geometry_of(engine.manifest, pixels(size))
+    session = engine.session(geometry)
+    session.packed[:] = np.random.default_rng(0).random(geometry.packed_shape, np.float32)
+    return session, geometry
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("preset", "precision", "size", "branches"), CASES)
+def test_engine(
+    paired: Paired, engine_of: EngineOf, preset: str, precision: str, size: str, branches: str, threads: int
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    session = FusedSession(fused_graph(engine.manifest), engine.manifest, GEOMETRY, engine.threads)
-    session.packed[:] = noise()
-    benchmark(session.run)
+    engine = engine_of(preset, precision, threads)
+    session, geometry = open_session(engine, size)
+    convolution = Convolution(engine.manifest, geometry, threads)
+    parts = ("encoder", *BRANCHES[branches])
+    macs = geometry.padded_width * geometry.padded_height * sum(engine.manifest.macs_per_pixel[part] for part in parts)
+    wanted = {part: part in parts for part in PARTS[1:]}
+    found = paired(lambda: session.run(**wanted), lambda: convolution.seconds(macs), "convolution")
+    found["gmac"] = macs / 1e9
     assert np.isfinite(session.head).all()
 
 
-def test_parts_cost_little_more_than_the_fused_graph(engine: OnnxRuntimeEngine) -> None:
-    """Interleaved, median of the rounds. On a machine that does nothing else."""
-    assert time_ratio(engine, GEOMETRY, ROUNDS) <= 1.05
+@pytest.mark.parametrize("size", SMALL_SIZES)
+@pytest.mark.parametrize("preset", ["nano", "small", "base", "convolution"])
+def test_two_threads(paired: Paired, engine_of: EngineOf, preset: str, size: str) -> None:
+    """Time with two threads over time with one; of the reference convolution, too: what the machine itself gives."""
+    engines = [engine_of("nano" if preset == "convolution" else preset, "fp32", threads) for threads in (1, 2)]
+    geometry = geometry_of(engines[0].manifest, pixels(size))
+    one, two = (
+        Convolution(engine.manifest, geometry, threads)
+        if preset == "convolution"
+        else timed(open_session(engine, size)[0].run)
+        for threads, engine in enumerate(engines, 1)
+    )
+    paired(two, one, "one thread")
+
+
+def test_parts(paired: Paired, engine_of: EngineOf) -> None:
+    """The three parts beside the fused graph, nano at 640x360."""
+    engine = engine_of("nano", "fp32", 2)
+    assert isinstance(engine, OnnxRuntimeEngine)
+    session, geometry = open_session(engine, SIZES[0])
+    fused = FusedSession(fused_graph(engine.manifest), engine.manifest, geometry, engine.threads)
+    fused.packed[:] = session.packed
+    paired(session.run, timed(fused.run), "fused graph")
+    assert np.isfinite(fused.head).all()

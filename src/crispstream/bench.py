@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
+from types import TracebackType
 from typing import Any, cast
 
 import numpy as np
@@ -38,54 +38,84 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
     ``stages_ms``: mean of each stage. ``latency_ms``: one BGR24 frame from call to return, nothing else under way.
     Raises UsageError, EngineError.
     """
-    width, height = size
-    bgr = [_frame(PixelFormat.BGR24, width, height, seed) for seed in range(DISTINCT_FRAMES)]
-    i420 = [_frame(PixelFormat.I420, width, height, seed) for seed in range(DISTINCT_FRAMES)]
-    with Deblurrer(preset, "cpu", gating=False, threads=threads) as deblurrer:
-        runtime = cast(Engine, deblurrer.engine)
-        geometry = geometry_of(runtime.manifest, size)
-        session = runtime.session(geometry)
-        bindings.unpack(bgr[0], geometry, session.packed)
-        single = deblurrer.open_stream()
-        stages: Counter[str] = Counter()
-        latencies: list[float] = []
-
-        def engine(count: int) -> None:
-            for _ in range(count):
-                session.run(foreground=True, background=True)
-
-        def streamed(source: list[Frame]) -> Callable[[int], None]:
-            def block(count: int) -> None:
-                for _ in deblurrer.stream(source[i % DISTINCT_FRAMES] for i in range(count)):
-                    pass
-
-            return block
-
-        def one_by_one(count: int) -> None:
-            before = deblurrer.stats.seconds.copy()
-            for i in range(count):
-                start = perf_counter()
-                single.process(bgr[i % DISTINCT_FRAMES])
-                latencies.append(perf_counter() - start)
-            stages.update({name: deblurrer.stats.seconds[name] - before[name] for name in STAGES})
-
-        blocks = {"engine": engine, "bgr": streamed(bgr), "i420": streamed(i420), "latency": one_by_one}
+    latencies: list[float] = []
+    with Workload(preset, size, threads) as work:
+        blocks: dict[str, Callable[[int], object]] = {
+            "engine": work.engine,
+            "bgr": work.stream,
+            "i420": lambda count: work.stream(count, PixelFormat.I420),
+            "latency": lambda count: latencies.extend(work.process() for _ in range(count)),
+        }
         seconds = _take_turns(blocks, frames)
         measured = latencies[-frames:]
         return {
             "preset": preset,
-            "engine": runtime.name,
-            "width": width,
-            "height": height,
+            "engine": work.runtime.name,
+            "width": size[0],
+            "height": size[1],
             "frames": frames,
             "fps_engine": frames / seconds["engine"],
             "fps_end_to_end": frames / seconds["bgr"],
             "fps_end_to_end_i420": frames / seconds["i420"],
             "end_to_end_of_engine": seconds["engine"] / seconds["bgr"],
-            "stages_ms": {name: 1000 * stages[name] / len(latencies) for name in STAGES},
+            "stages_ms": {name: 1000 * work.stages[name] / len(latencies) for name in STAGES},
             "latency_ms": {f"p{p}": 1000 * float(np.percentile(measured, p)) for p in (50, 95, 99)},
             "machine": machine(threads),
         }
+
+
+class Workload:
+    """A Deblurrer on the CPU without gating, frames of one size for it, and its engine alone. Close it.
+
+    ``stages``: seconds of each stage, summed over ``process``. Raises UsageError, EngineError.
+    """
+
+    def __init__(self, preset: str, size: tuple[int, int], threads: int | None = None, backend: str = "auto") -> None:
+        self._deblurrer = Deblurrer(preset, "cpu", backend=backend, gating=False, threads=threads)
+        self.runtime = cast(Engine, self._deblurrer.engine)
+        formats = (PixelFormat.BGR24, PixelFormat.I420)
+        self._frames = {kind: [noise(kind, size, seed) for seed in range(DISTINCT_FRAMES)] for kind in formats}
+        geometry = geometry_of(self.runtime.manifest, size)
+        self._session = self.runtime.session(geometry)
+        bindings.unpack(self._frames[PixelFormat.BGR24][0], geometry, self._session.packed)
+        self._single = self._deblurrer.open_stream()
+        self._done = 0
+        self.stages = dict.fromkeys(STAGES, 0.0)
+
+    def engine(self, count: int = 1) -> None:
+        """All parts of the network, ``count`` times, on a tensor that is ready."""
+        for _ in range(count):
+            self._session.run(foreground=True, background=True)
+
+    def stream(self, count: int, pixel_format: PixelFormat = PixelFormat.BGR24) -> None:
+        """``count`` frames (BGR24 or I420) through ``Deblurrer.stream``."""
+        frames = self._frames[pixel_format]
+        for _ in self._deblurrer.stream(frames[i % DISTINCT_FRAMES] for i in range(count)):
+            pass
+
+    def process(self) -> float:
+        """One BGR24 frame, alone; seconds from call to return."""
+        before = self._deblurrer.stats.seconds.copy()
+        frame = self._frames[PixelFormat.BGR24][self._done % DISTINCT_FRAMES]
+        self._done += 1
+        start = perf_counter()
+        self._single.process(frame)
+        took = perf_counter() - start
+        for name in STAGES:
+            self.stages[name] += self._deblurrer.stats.seconds[name] - before[name]
+        return took
+
+    def close(self) -> None:
+        """Free the engine; a second call does nothing."""
+        self._deblurrer.close()
+
+    def __enter__(self) -> Workload:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def machine(threads: int | None) -> dict[str, Any]:
@@ -101,7 +131,14 @@ def machine(threads: int | None) -> dict[str, Any]:
     }
 
 
-def _take_turns(blocks: dict[str, Callable[[int], None]], frames: int) -> dict[str, float]:
+def noise(pixel_format: PixelFormat, size: tuple[int, int], seed: int = 0) -> Frame:
+    """A (width, height) frame of soft noise; the cost of a frame does not depend on its pixels while gating is off."""
+    random = np.random.default_rng(seed)
+    shapes = plane_shapes(pixel_format, *size)
+    return Frame(tuple(random.integers(64, 192, shape, np.uint8) for shape in shapes), pixel_format)
+
+
+def _take_turns(blocks: dict[str, Callable[[int], object]], frames: int) -> dict[str, float]:
     """Seconds of ``frames`` frames of each block, measured in alternation after a warm-up."""
     for block in blocks.values():
         block(WARM_UP_FRAMES)
@@ -112,10 +149,3 @@ def _take_turns(blocks: dict[str, Callable[[int], None]], frames: int) -> dict[s
             block(min(BLOCK_FRAMES, frames - start))
             seconds[name] += perf_counter() - since
     return seconds
-
-
-def _frame(pixel_format: PixelFormat, width: int, height: int, seed: int) -> Frame:
-    """A frame of soft noise; the cost of a frame does not depend on its pixels while gating is off."""
-    random = np.random.default_rng(seed)
-    shapes = plane_shapes(pixel_format, width, height)
-    return Frame(tuple(random.integers(64, 192, shape, np.uint8) for shape in shapes), pixel_format)
