@@ -7,10 +7,6 @@ import sys
 from time import perf_counter
 from typing import Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-
 # A log should stay readable after an hour's run.
 _SECONDS_PER_LINE = 5.0
 
@@ -75,6 +71,11 @@ class Bar:
     """rich's progress bar with frames a second and the time left."""
 
     def __init__(self, stream: TextIO, what: str) -> None:
+        # Here, because only a terminal shows it and it takes 30 ms to load.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
         self._bar = RichProgress(
             TextColumn(what),
             BarColumn(),

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from crispstream.errors import OutputError, UsageError
 from crispstream.frame import Frame, PixelFormat, Plane
 from crispstream.sinks.partial import PartialFile
+
+if TYPE_CHECKING:  # a film needs no Pillow
+    from PIL import Image
 
 _FORMATS = {
     ".jpg": "JPEG",
@@ -89,6 +91,8 @@ def picture_format(target: Path) -> str:
 
 
 def _picture(frame: Frame, kind: str, target: Path) -> Image.Image:
+    from PIL import Image
+
     if frame.format is not PixelFormat.RGB24:
         raise OutputError(f"pictures are written from RGB24, not {frame.format.name}")
     rgb = frame.planes[0]

@@ -6,12 +6,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crispstream.errors import InputError
 from crispstream.frame import MAX_SIDE, ColorSpec, Frame, PixelFormat, Range
+
+if TYPE_CHECKING:  # a film needs no Pillow
+    from PIL import Image
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -66,6 +69,8 @@ def read_picture(path: Path, upright: bool = False) -> Frame:
 
     Raises InputError for what is not a picture, is damaged, has a side above MAX_SIDE or no 8-bit RGB form.
     """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with Image.open(path) as picture:
             _check(picture, path)
@@ -97,7 +102,8 @@ def _check(picture: Image.Image, path: Path) -> None:
 def _frame(picture: Image.Image, path: Path) -> Frame:
     grey = picture.mode in _GREY
     has_alpha = picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in picture.info
-    pixels = np.asarray(picture.convert("RGBA" if has_alpha else "RGB"))
+    mode = "RGBA" if has_alpha else "RGB"
+    pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
     info = {
         "path": path,
         "grey": grey,
@@ -111,6 +117,8 @@ def _frame(picture: Image.Image, path: Path) -> Frame:
 
 
 def _exif(picture: Image.Image) -> bytes | None:
+    from PIL import Image
+
     if picture.format != "TIFF":
         raw = picture.info.get("exif")
         return raw if isinstance(raw, bytes) else None
