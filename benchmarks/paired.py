@@ -35,6 +35,7 @@ class Paired:
 
         ``limit`` gives the seconds that ``work`` would take at its limit, which is called ``name``. ``extra_info``
         holds ``cost``: time over limit, the mean of those before and after; and ``limit_seconds``; both are medians.
+        ``rounds``: as many as the seconds allow where it is not given.
         """
         found: dict[str, Any] = self._benchmark.extra_info
         if self._benchmark.disabled:
@@ -43,15 +44,16 @@ class Paired:
             return found
         limit()
         work()
-        start = perf_counter()
-        limit()
-        work()
-        fitting = int(self._seconds / (perf_counter() - start))
+        if rounds is None:
+            start = perf_counter()
+            limit()
+            work()
+            rounds = min(max(int(self._seconds / (perf_counter() - start)), LEAST_ROUNDS), MOST_ROUNDS)
         limits: list[float] = []
         self._benchmark.pedantic(
             work,
             setup=lambda: limits.append(limit()),
-            rounds=rounds or min(max(fitting, LEAST_ROUNDS), MOST_ROUNDS),
+            rounds=rounds,
         )
         limits.append(limit())
         pairs = zip(self._benchmark.stats.stats.data, limits[:-1], limits[1:], strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from statistics import mean
 from time import perf_counter
 from types import TracebackType
 from typing import Any, cast
@@ -58,7 +59,7 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
             "fps_end_to_end": frames / seconds["bgr"],
             "fps_end_to_end_i420": frames / seconds["i420"],
             "end_to_end_of_engine": seconds["engine"] / seconds["bgr"],
-            "stages_ms": {name: 1000 * work.stages[name] / len(latencies) for name in STAGES},
+            "stages_ms": {name: 1000 * mean(stages[name] for stages in work.stages) for name in STAGES},
             "latency_ms": {f"p{p}": 1000 * float(np.percentile(measured, p)) for p in (50, 95, 99)},
             "machine": machine(threads),
         }
@@ -67,7 +68,7 @@ def bench(preset: str, size: tuple[int, int], frames: int = 100, threads: int | 
 class Workload:
     """A Deblurrer on the CPU without gating, frames of one size for it, and its engine alone. Close it.
 
-    ``stages``: seconds of each stage, summed over ``process``. Raises UsageError, EngineError.
+    ``stages``: seconds of each stage in each frame that ``process`` took. Raises UsageError, EngineError.
     """
 
     def __init__(self, preset: str, size: tuple[int, int], threads: int | None = None, backend: str = "auto") -> None:
@@ -79,8 +80,7 @@ class Workload:
         self._session = self.runtime.session(geometry)
         bindings.unpack(self._frames[PixelFormat.BGR24][0], geometry, self._session.packed)
         self._single = self._deblurrer.open_stream()
-        self._done = 0
-        self.stages = dict.fromkeys(STAGES, 0.0)
+        self.stages: list[dict[str, float]] = []
 
     def engine(self, count: int = 1) -> None:
         """All parts of the network, ``count`` times, on a tensor that is ready."""
@@ -96,13 +96,12 @@ class Workload:
     def process(self) -> float:
         """One BGR24 frame, alone; seconds from call to return."""
         before = self._deblurrer.stats.seconds.copy()
-        frame = self._frames[PixelFormat.BGR24][self._done % DISTINCT_FRAMES]
-        self._done += 1
+        frame = self._frames[PixelFormat.BGR24][len(self.stages) % DISTINCT_FRAMES]
         start = perf_counter()
         self._single.process(frame)
         took = perf_counter() - start
-        for name in STAGES:
-            self.stages[name] += self._deblurrer.stats.seconds[name] - before[name]
+        after = self._deblurrer.stats.seconds
+        self.stages.append({name: after[name] - before[name] for name in STAGES})
         return took
 
     def close(self) -> None:
