@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights in, engine folder out: weights.safetensors, three graphs, manifest.json."""
+"""Weights in, engine folder out: weights.safetensors, graphs, manifest.json."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build(
     """
     load_network(size, weights)  # whole, finite and of this preset
     stored = read_weights(weights)
-    models = {part: build_graph(size, stored, part, WEIGHTS_FILE) for part in manifest.PARTS}
+    models = {part: build_graph(size, stored, part, WEIGHTS_FILE) for part in manifest.GRAPHS}
     if precision == "float16":
         for model in models.values():
             to_half(model)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network as ONNX graphs: three parts and the fused one, FP32, for any padded size. ``half.py`` makes them FP16."""
+"""The network as ONNX graphs: its parts and the fused one, FP32, for any padded size. ``half.py`` makes them FP16."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 import onnx
@@ -15,18 +16,20 @@ from torch import Tensor, nn
 
 from crispstream import manifest
 from crispstream.errors import EngineError
-from crispstream.model.network import HumanAwareNet
+from crispstream.model.network import Branch, HumanAwareNet
 from crispstream.model.presets import Preset
 
 from .half import BLOCKED
 from .weights import StoredTensor
 
 OPSET = 18
+_SUFFIX = "_factors"
 FEATURES = ("features0", "features1", "features2")
 BOUNDARIES = {
     "encoder": (("packed",), (*FEATURES, "head")),
     "foreground": (FEATURES, ("residual",)),
     "background": (FEATURES, ("residual",)),
+    **dict.fromkeys(manifest.FACTORS.values(), (FEATURES[1:], ("factors",))),
     "fused": (("packed",), ("head", "foreground", "background")),
 }
 """Inputs and outputs of every graph."""
@@ -57,10 +60,24 @@ def build_graph(
     depends on the preset, never on the weights' values. Raises EngineError where the weights are not the preset's.
     """
     model = _trace(preset, part)
-    _store_weights(model, weights, "" if part == "fused" else f"{part}.", location)
-    if part in manifest.PARTS[1:]:
+    _store_weights(model, weights, "" if part == "fused" else f"{part.removesuffix(_SUFFIX)}.", location)
+    if part not in ("encoder", "fused"):
         _block_features(model, preset)
     return model
+
+
+class _Factors(nn.Module):
+    """A branch up to what its finest features are multiplied by; parameters are called as in the branch."""
+
+    def __init__(self, branch: Branch) -> None:
+        super().__init__()
+        if len(branch.blocks0):
+            raise EngineError("a branch with blocks at the finest scale does not end in a product and a convolution")
+        self.blocks2, self.up1, self.blocks1, self.up0 = branch.blocks2, branch.up1, branch.blocks1, branch.up0
+
+    def forward(self, f1: Tensor, f2: Tensor) -> Tensor:
+        factors: Tensor = self.up0.project(self.blocks1(self.up1(self.blocks2(f2), f1)))
+        return factors
 
 
 class _Fused(nn.Module):
@@ -73,6 +90,13 @@ class _Fused(nn.Module):
         return head, self.foreground(f0, f1, f2), self.background(f0, f1, f2)
 
 
+def _module(net: HumanAwareNet, part: str) -> nn.Module:
+    if part == "fused":
+        return _Fused(net)
+    module = net.get_submodule(part.removesuffix(_SUFFIX))
+    return _Factors(cast(Branch, module)) if part.endswith(_SUFFIX) else module
+
+
 def _trace(preset: Preset, part: str) -> ModelProto:
     net = HumanAwareNet(preset).eval()
     for i, parameter in enumerate(net.parameters()):
@@ -80,6 +104,7 @@ def _trace(preset: Preset, part: str) -> ModelProto:
     inputs, outputs = BOUNDARIES[part]
     shapes = tensor_shapes(preset)
     shapes |= dict.fromkeys(manifest.PARTS[1:], shapes["residual"])
+    shapes["factors"] = (1, preset.channels[0], *shapes["features1"][2:])
     size = 2 * preset.multiple
     example = tuple(torch.zeros(manifest.Tensor(shapes[name], "", "").sizes(size, size)) for name in inputs)
     with TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -88,7 +113,7 @@ def _trace(preset: Preset, part: str) -> ModelProto:
         # and takes twenty times as long.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Fused(net) if part == "fused" else net.get_submodule(part),
+            _module(net, part),
             example,
             file,
             dynamo=False,
@@ -129,7 +154,10 @@ def _block_features(model: ModelProto, preset: Preset) -> None:
     out of the blocked one and back. Behind a convolution it joins in, and the addition and ReLU fuse into it.
     """
     nodes = []
+    given = {value.name for value in model.graph.input}
     for name, channels in zip(FEATURES, preset.channels, strict=True):
+        if name not in given:
+            continue
         ones, blocked = f"{name}.ones", f"{name}{BLOCKED}"
         _rename_uses(model, name, blocked)
         model.graph.initializer.append(numpy_helper.from_array(np.ones((channels, 1, 1, 1), np.float32), ones))

@@ -88,7 +88,7 @@ class Build:
             folder=folder,
             preset=self.engine.preset,
             weights=self.engine.weights.sha256,
-            graphs={part: graph.sha256 for part, graph in self.engine.graphs.items()},
+            graphs=self.engine.part_hashes,
             flavour=self.library.flavour,
             version=self.library.version,
             gpu=self.target if isinstance(self.target, Gpu) else None,

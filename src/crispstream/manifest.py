@@ -21,9 +21,12 @@ from crispstream.errors import EngineError, OutputError
 from crispstream.model.presets import PRESETS, preset
 from crispstream.model.receptive import receptive_radius
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "manifest.json"
 PARTS = ("encoder", "foreground", "background")
+FACTORS = {"foreground": "foreground_factors", "background": "background_factors"}
+"""Graphs of the branches without their last step, which ``kernels.bindings.residual`` takes on the CPU."""
+GRAPHS = (*PARTS, *FACTORS.values())
 DTYPES = ("float32", "float16")
 NO_FIELD = (KeyError, TypeError, ValueError, OverflowError)
 """What reading the fields of a JSON file raises where one is not what it should be."""
@@ -77,9 +80,14 @@ class Manifest:
     quality: dict[str, Any]
     parity: dict[str, Any]
 
-    def path(self, part: str) -> Path:
-        """The graph of ``part``, one of PARTS."""
-        return self.folder / self.graphs[part].file
+    def path(self, graph: str) -> Path:
+        """The file of one of GRAPHS."""
+        return self.folder / self.graphs[graph].file
+
+    @property
+    def part_hashes(self) -> dict[str, str]:
+        """SHA-256 of the graphs of PARTS, which other forms of the engine are made from."""
+        return {part: self.graphs[part].sha256 for part in PARTS}
 
     @property
     def weights_path(self) -> Path:
@@ -97,7 +105,7 @@ class Manifest:
             "folder": str(self.folder),
             "parameters": self.parameters,
             "macs_per_pixel": {**self.macs_per_pixel, "all": sum(self.macs_per_pixel.values())},
-            "parts": list(self.graphs),
+            "parts": list(PARTS),
             "training": self.training,
             "quality": self.quality,
             "parity": self.parity,
@@ -239,7 +247,7 @@ def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
     return Manifest(
         folder=folder,
         preset=fields["preset"],
-        graphs={part: file_field(one(part, dict, graphs)) for part in PARTS},
+        graphs={name: file_field(one(name, dict, graphs)) for name in GRAPHS},
         weights=file_field(one("weights", dict)),
         tensors=tensors,
         **numbers,

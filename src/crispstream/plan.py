@@ -146,8 +146,7 @@ class Plan:
 
     def mismatch(self, engine: Manifest, flavour: Flavour, version: str, gpu: Gpu) -> str:
         """Why these plans cannot run there, both sides named; "" where they can."""
-        graphs = {part: graph.sha256 for part, graph in engine.graphs.items()}
-        if (self.weights, self.graphs) != (engine.weights.sha256, graphs):
+        if (self.weights, self.graphs) != (engine.weights.sha256, engine.part_hashes):
             there, here = self.weights, engine.weights.sha256
             if there == here:
                 return "was built from other graphs than this engine's"

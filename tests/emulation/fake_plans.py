@@ -48,7 +48,7 @@ def store(
         folder=Path(),
         preset=engine.preset,
         weights=engine.weights.sha256,
-        graphs={part: graph.sha256 for part, graph in engine.graphs.items()},
+        graphs=engine.part_hashes,
         flavour=flavour,
         version=VERSION[flavour],
         gpu=facts if flavour == "tensorrt" else None,

@@ -75,11 +75,11 @@ def test_summary_is_plain(engine: Manifest) -> None:
     ("text", "words"),
     [
         pytest.param("", ["is damaged"], id="empty"),
-        pytest.param('{"schema": 1, "pre', ["is damaged"], id="truncated"),
-        pytest.param("[]", ["schema None", "reads 1"], id="not an object"),
+        pytest.param('{"schema": 2, "pre', ["is damaged"], id="truncated"),
+        pytest.param("[]", ["schema None", "reads 2"], id="not an object"),
         pytest.param('{"schema": NaN}', ["NaN is not a number"], id="NaN"),
-        pytest.param('{"schema": 2}', ["schema 2", "reads 1"], id="newer"),
-        pytest.param('{"schema": 1}', ["'pack'"], id="nothing else"),
+        pytest.param('{"schema": 3}', ["schema 3", "reads 2"], id="newer"),
+        pytest.param('{"schema": 2}', ["'pack'"], id="nothing else"),
         pytest.param("\x00\xff", ["is damaged"], id="binary"),
     ],
 )

@@ -37,7 +37,7 @@ def store(engine: Manifest, profile: Profile = ONE_SIZE, content: bytes = b"plan
         folder=Path(),
         preset=engine.preset,
         weights=engine.weights.sha256,
-        graphs={part: graph.sha256 for part, graph in engine.graphs.items()},
+        graphs=engine.part_hashes,
         flavour="tensorrt",
         version=VERSION,
         gpu=ORIN,

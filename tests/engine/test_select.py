@@ -21,11 +21,11 @@ from crispstream.manifest import Manifest, sha256
 
 @pytest.fixture
 def unloadable(engine: Manifest, tmp_path: Path) -> Path:
-    """An engine whose foreground graph fits its hash but is not ONNX; the weights are good."""
+    """An engine one of whose graphs fits its hash but is not ONNX; the weights are good."""
     folder = Path(shutil.copytree(engine.folder, tmp_path / "nano"))
-    (folder / "foreground.onnx").write_bytes(b"not a graph")
+    (folder / "foreground_factors.onnx").write_bytes(b"not a graph")
     fields = json.loads((folder / "manifest.json").read_text())
-    fields["graphs"]["foreground"]["sha256"] = sha256(b"not a graph")
+    fields["graphs"]["foreground_factors"]["sha256"] = sha256(b"not a graph")
     (folder / "manifest.json").write_text(json.dumps(fields))
     return folder
 
@@ -94,11 +94,11 @@ def test_next_engine_and_one_reason(unloadable: Path, caplog: pytest.LogCaptureF
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and record.name == "crispstream"
     assert "engine torch is used, because ONNX Runtime" in record.message
-    assert "foreground.onnx" in record.message
+    assert "foreground_factors.onnx" in record.message
 
 
 def test_pinned_engine_fails_loudly(unloadable: Path) -> None:
-    with pytest.raises(EngineError, match=r"cannot load .*foreground\.onnx"):
+    with pytest.raises(EngineError, match=r"cannot load .*foreground_factors\.onnx"):
         open_engine(unloadable, backend="onnxruntime")
 
 

@@ -112,7 +112,7 @@ def notes(folder: Path) -> None:
         folder=Path(),
         preset=made.preset,
         weights=made.weights.sha256,
-        graphs={part: graph.sha256 for part, graph in made.graphs.items()},
+        graphs=made.part_hashes,
         flavour="tensorrt",
         version=VERSION,
         gpu=GPU,

@@ -247,6 +247,6 @@ def test_foreign_library() -> None:
 
 
 def test_library_of_another_abi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "ABI_VERSION", 2)
-    with pytest.raises(EngineError, match="has kernel ABI 1, this version needs 2"):
+    monkeypatch.setattr(library, "ABI_VERSION", 3)
+    with pytest.raises(EngineError, match="has kernel ABI 2, this version needs 3"):
         library.open_library(library.library_path("crispstream_cpu"))

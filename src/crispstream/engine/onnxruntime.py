@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnxruntime as ort
 from safetensors.numpy import load_file
 
 from crispstream.engine.protocol import Array, PaddedSize, PartsSession, check_padded
 from crispstream.errors import EngineError
-from crispstream.manifest import PARTS, Manifest
+from crispstream.kernels import bindings
+from crispstream.manifest import FACTORS, PARTS, Manifest
 from crispstream.threads import cpu_quota
 
 QUIET = 3
@@ -67,16 +70,25 @@ def bind(session: Any, arrays: dict[str, Array]) -> Any:
 
 
 class OnnxRuntimeSession(PartsSession):
-    """The three graphs, bound to this session's arrays: a run allocates nothing of its own."""
+    """The three graphs, bound to this session's arrays: a run allocates nothing of its own.
 
-    def __init__(self, manifest: Manifest, size: PaddedSize, parts: dict[str, Any]) -> None:
+    ``last_steps``: of the branches whose graphs are those of FACTORS.
+    """
+
+    def __init__(
+        self, manifest: Manifest, size: PaddedSize, parts: dict[str, Any], last_steps: Mapping[str, LastStep]
+    ) -> None:
         super().__init__(manifest, size)
-        self._parts = parts
-        self._features = {name: self._allocate(name) for name in manifest.tensors if name.startswith("features")}
-        shared = {**self._features, "packed": self.packed, "head": self.head}
+        self._parts, self._last_steps = parts, last_steps
+        self._shared = {name: self._allocate(name) for name in manifest.tensors if name.startswith("features")}
+        if last_steps:
+            (n, channels, *_), (*_, height, width) = (self._shared[name].shape for name in ("features0", "features1"))
+            # One for both branches: it is read before the next one writes it.
+            self._shared["factors"] = np.zeros((n, channels, height, width), np.float32)
+        ends = {"packed": self.packed, "head": self.head}
+        residual = {part: {"residual": array} for part, array in self._residuals.items()}
         self._bindings = {
-            part: bind(session, {**shared, "residual": self._residuals[part]} if part in self._residuals else shared)
-            for part, session in parts.items()
+            part: bind(session, {**self._shared, **ends, **residual.get(part, {})}) for part, session in parts.items()
         }
 
     def _run_part(self, part: str) -> None:
@@ -84,6 +96,17 @@ class OnnxRuntimeSession(PartsSession):
             self._parts[part].run_with_iobinding(self._bindings[part])
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed in {part}: {error}") from error
+        if last := self._last_steps.get(part):
+            features, factors, out = self._shared["features0"], self._shared["factors"], self._residuals[part]
+            bindings.residual(features, factors, last.weight, last.bias, out, last.threads)
+
+
+class LastStep(NamedTuple):
+    """What ``bindings.residual`` needs besides features and factors."""
+
+    weight: Array
+    bias: Array
+    threads: int
 
 
 class _Size(NamedTuple):
@@ -92,7 +115,11 @@ class _Size(NamedTuple):
 
 
 class OnnxRuntimeEngine:
-    """``threads``: None takes the CPU quota. The graphs of the last size stay open, so that its sessions share them."""
+    """``threads``: None takes the CPU quota. The graphs of the last size stay open, so that its sessions share them.
+
+    In FP32 the last step of a branch, a product and a convolution to few channels, is our own kernel: in nano two
+    fifths of a branch's arithmetic, for which ONNX Runtime pads the channels and writes and reads the product.
+    """
 
     name = "onnxruntime"
 
@@ -101,6 +128,7 @@ class OnnxRuntimeEngine:
         self.threads = threads or cpu_quota()
         self._lock = Lock()
         self._weights = load_file(manifest.weights_path)
+        self._last_steps = self._own_last_steps()
         self._open: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._closed = False
         self.session(_Size(manifest.multiple, manifest.multiple))  # shows now whether the graphs load
@@ -114,11 +142,21 @@ class OnnxRuntimeEngine:
                 raise EngineError("this engine is closed")
             if self._open is None or self._open[0] != key:
                 self._open = (key, {part: self._open_part(part, size) for part in PARTS})
-            return OnnxRuntimeSession(self.manifest, size, self._open[1])
+            return OnnxRuntimeSession(self.manifest, size, self._open[1], self._last_steps)
+
+    def _own_last_steps(self) -> dict[str, LastStep]:
+        if self.manifest.tensors["features0"].dtype != "float32":
+            return {}
+        steps = {}
+        for part in FACTORS:
+            weight, bias = (self._weights.pop(f"{part}.out.{name}").astype(np.float32) for name in ("weight", "bias"))
+            steps[part] = LastStep(weight, bias, self.threads)
+        return steps
 
     def _open_part(self, part: str, size: PaddedSize) -> Any:
         weights = {name: value for name, value in self._weights.items() if name.startswith(f"{part}.")}
-        return open_graph(self.manifest.path(part), self.manifest, size, self.threads, weights)
+        path = self.manifest.path(FACTORS[part] if part in self._last_steps else part)
+        return open_graph(path, self.manifest, size, self.threads, weights)
 
     def close(self) -> None:
         """Let go of the graphs; sessions that are still held keep theirs until they are dropped."""

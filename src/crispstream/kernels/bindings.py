@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pixel kernels on the CPU: unpack, blend, statistics. ``docs/kernels.md`` holds the arithmetic.
+"""The kernels on the CPU: unpack, blend, statistics, and the end of a branch. ``docs/kernels.md`` holds the arithmetic.
 
 ``reference.py`` is the NumPy twin: same functions, same bytes. Every function may be called from any thread; the
 library has no state and the interpreter lock is released while it works.
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from crispstream.frame import Frame
-from crispstream.kernels.checks import check_blend, check_head, check_packed
+from crispstream.kernels.checks import check_blend, check_head, check_packed, check_residual
 from crispstream.kernels.geometry import Geometry
 from crispstream.kernels.library import Image, Mix, Sizes, cpu_library
 from crispstream.threads import cpu_quota
 
 Tensor = npt.NDArray[np.floating]
+Array = npt.NDArray[np.float32]
 
 # A thread costs 30 to 60 us to start, a pixel 1 to 3 ns: with fewer pixels each, more threads do not pay.
 PIXELS_PER_THREAD = 100_000
@@ -89,6 +90,21 @@ def statistics(geometry: Geometry, head: Tensor) -> tuple[float, float]:
     found = (ctypes.c_float * 2)()
     _call("crispstream_cpu_statistics", ctypes.byref(_sizes(geometry, head)), head.ctypes.data, found)
     return found[0], found[1]
+
+
+def residual(features: Array, factors: Array, weight: Array, bias: Array, out: Array, threads: int = 1) -> None:
+    """The end of a branch: a 3x3 convolution of ``features`` times ``factors``, each factor for 2x2 features.
+
+    ``features`` (1, C, H, W), even; ``factors`` (1, C, H/2, W/2); ``weight`` (O, C, 3, 3); ``bias`` (O,);
+    ``out`` (1, O, H, W), written whole. float32, C-contiguous. Agrees with the twin within the rounding of its sums:
+    vectors, and FMA where the processor has it. ``threads`` as in ``unpack``, at least 1. Raises ValueError.
+    """
+    check_residual(features, factors, weight, bias, out)
+    _, channels, height, width = features.shape
+    tensors = (features, factors, weight, bias)
+    addresses = (tensor.ctypes.data for tensor in tensors)
+    sizes = (channels, weight.shape[0], height, width)
+    _call("crispstream_cpu_residual", *addresses, *sizes, out.ctypes.data, threads)
 
 
 def _image(frame: Frame) -> Image:

@@ -49,6 +49,33 @@ def check_blend(
         raise ValueError("out's planes must be writeable")
 
 
+def check_residual(
+    features: npt.NDArray[Any],
+    factors: npt.NDArray[Any],
+    weight: npt.NDArray[Any],
+    bias: npt.NDArray[Any],
+    out: npt.NDArray[Any],
+) -> None:
+    """The arguments of ``residual``."""
+    if features.ndim != 4 or weight.ndim != 4:
+        raise ValueError("features and weight have four dimensions")
+    (_, channels, height, width), outputs = features.shape, weight.shape[0]
+    shapes = {
+        "features": (1, channels, height // 2 * 2, width // 2 * 2),
+        "factors": (1, channels, height // 2, width // 2),
+        "weight": (outputs, channels, 3, 3),
+        "bias": (outputs,),
+        "out": (1, outputs, height, width),
+    }
+    tensors = {"features": features, "factors": factors, "weight": weight, "bias": bias, "out": out}
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, shapes[name])
+        if tensor.dtype != np.float32:
+            raise ValueError(f"{name} is {tensor.dtype}, not float32")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable")
+
+
 def _check_fit(frame: Frame, geometry: Geometry) -> None:
     if (frame.width, frame.height) != (geometry.width, geometry.height):
         raise ValueError(f"geometry is for {geometry.width}x{geometry.height}, got {frame.width}x{frame.height}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from crispstream.errors import EngineError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 DIRECTORY_VARIABLE = "CRISPSTREAM_LIBRARY_DIR"
 
 
@@ -104,6 +104,7 @@ def cpu_library() -> ctypes.CDLL:
             *(ctypes.POINTER(ctypes.c_uint64), ctypes.c_int32),
         ),
         "crispstream_cpu_statistics": (sizes, pointer, ctypes.POINTER(ctypes.c_float)),
+        "crispstream_cpu_residual": (*(pointer,) * 4, *(ctypes.c_int32,) * 4, pointer, ctypes.c_int32),
     }
     return _declare(library, signatures)
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The NumPy twin of the pixel kernels: same functions as ``bindings.py``, same bytes, written to be read.
+"""The NumPy twin of the pixel kernels: same functions as ``bindings.py``, same bytes (but for
+``residual``, a convolution), written to be read.
 
 float32 in the order that ``docs/kernels.md`` gives, whole arrays instead of rows, no threads. Tests hold every other
 implementation equal to this one.
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crispstream.frame import ChromaSiting, Frame, Matrix, PixelFormat, Range
-from crispstream.kernels.checks import check_blend, check_head, check_packed
+from crispstream.kernels.checks import check_blend, check_head, check_packed, check_residual
 from crispstream.kernels.geometry import Geometry
 
 F32 = npt.NDArray[np.float32]
@@ -113,6 +114,14 @@ def statistics(geometry: Geometry, head: Tensor) -> tuple[float, float]:
         rest = _cell_means(gate * (np.float32(1) - mask), side)
     found = [float(np.max(np.where(np.isfinite(m), m, 0), initial=0)) for m in (people, rest)]
     return found[0], found[1]
+
+
+def residual(features: F32, factors: F32, weight: F32, bias: F32, out: F32, threads: int = 1) -> None:
+    """See ``bindings.residual``: equal within the rounding of sums, which are taken in double here."""
+    check_residual(features, factors, weight, bias, out)
+    product = np.pad(features[0] * factors[0].repeat(2, axis=1).repeat(2, axis=2), ((0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(product, (3, 3), axis=(1, 2))
+    out[0] = np.einsum("chwyx,ocyx->ohw", windows, weight, dtype=np.float64, optimize=True) + bias[:, None, None]
 
 
 def _cell_means(values: F32, side: int) -> F32:

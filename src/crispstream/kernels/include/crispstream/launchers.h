@@ -12,7 +12,7 @@
 
 #include <stdint.h>
 
-#define CRISPSTREAM_ABI_VERSION 1
+#define CRISPSTREAM_ABI_VERSION 2
 
 #if defined(__GNUC__)
 #define CRISPSTREAM_API __attribute__((visibility("default")))
@@ -100,6 +100,14 @@ CRISPSTREAM_API int32_t crispstream_cpu_blend(const crispstream_image *source, c
  * map_stride divides 16; cells at the edges average what they have. A mean that is not finite counts as 0. */
 CRISPSTREAM_API int32_t crispstream_cpu_statistics(const crispstream_geometry *geometry, const void *head,
                                                    float statistics[2]);
+
+/* The end of a branch: residual = bias + weight * (features . factors), a 3x3 convolution with zero padding of the
+ * element-wise product, in FP32. features: (channels, height, width), both even; factors: (channels, height / 2,
+ * width / 2), each for 2x2 features; weight: (outputs, channels, 3, 3); bias: (outputs); residual: (outputs, height,
+ * width). Sums are fused multiply-adds where the processor has them. threads: as in crispstream_cpu_unpack. */
+CRISPSTREAM_API int32_t crispstream_cpu_residual(const float *features, const float *factors, const float *weight,
+                                                 const float *bias, int32_t channels, int32_t outputs, int32_t height,
+                                                 int32_t width, float *residual, int32_t threads);
 
 /* --- CUDA: libcrispstream_cuda12.so, libcrispstream_cuda13.so -------------------------------------------------------
  *

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The end of a branch, on the CPU: features * factors, then a 3x3 convolution to the packed residual, in one pass.
+//
+// Inference libraries pad the few channels of a residual to a multiple of their vectors, and write and read the product
+// on the way. Here a block of 16 pixels of six channels stays in registers (vectors run along the row, so channels need
+// no padding), and the product is only ever three rows high.
+#include "pixel_bands.h"
+
+#include <new>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define CRISPSTREAM_AVX2 __attribute__((target("avx2,fma")))
+#endif
+#define CRISPSTREAM_INLINE inline __attribute__((always_inline))
+
+namespace crispstream {
+namespace {
+
+constexpr int GROUP = 6;  // output channels in registers at once
+constexpr int BLOCK = 16; // pixels in registers at once
+constexpr int TAPS = 9;
+
+// LANES floats from any address.
+template <int LANES> struct Vector {
+    typedef float type __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+};
+
+struct Residual {
+    const float *features, *factors;
+    int channels, outputs, height, width;
+    float *residual;
+    std::vector<float> weight, bias; // (groups, channels, TAPS, GROUP) and (groups, GROUP)
+
+    int groups() const { return (outputs + GROUP - 1) / GROUP; }
+    int64_t plane() const { return int64_t(height) * width; }
+};
+
+// Three rows of the product, of some columns and one more on either side: zero outside the image.
+class Window {
+public:
+    explicit Window(const Residual &job)
+        : stride_(std::min(job.width, columns_of(job.channels)) + BLOCK + 2), channels_(job.channels),
+          rows_(size_t(3) * channels_ * stride_) {}
+
+    // As many columns as keep a window, which every thread has one of, in the second cache level.
+    static int columns_of(int channels) { return std::max(64'000 / (3 * channels) / BLOCK * BLOCK, BLOCK); }
+
+    int stride() const { return stride_; }
+    float *row(int y) { return rows_.data() + size_t((y + 3) % 3) * channels_ * stride_; }
+
+    CRISPSTREAM_INLINE void fill(const Residual &job, int y, int begin, int end) {
+        for (int c = 0; c < channels_; ++c) {
+            float *out = row(y) + size_t(c) * stride_;
+            if (y < 0 || y >= job.height) {
+                std::fill(out, out + stride_, 0.0f);
+                continue;
+            }
+            const float *x = job.features + c * job.plane() + int64_t(y) * job.width;
+            const float *f = job.factors + c * (job.plane() / 4) + int64_t(y / 2) * (job.width / 2);
+            out[0] = begin > 0 ? x[begin - 1] * f[(begin - 1) / 2] : 0.0f;
+            for (int i = begin / 2; i < end / 2; ++i) {
+                out[1 + 2 * i - begin] = x[2 * i] * f[i];
+                out[2 + 2 * i - begin] = x[2 * i + 1] * f[i];
+            }
+            out[1 + end - begin] = end < job.width ? x[end] * f[end / 2] : 0.0f;
+        }
+    }
+
+private:
+    int stride_, channels_;
+    std::vector<float> rows_;
+};
+
+// One block of one group: pixels x to x + `count` of row y; `rows` begin one pixel to the left of x.
+template <int LANES>
+CRISPSTREAM_INLINE void convolve(const Residual &job, const float *const rows[3], int stride, int group, int y, int x,
+                                 int count) {
+    using V = typename Vector<LANES>::type;
+    constexpr int VECTORS = BLOCK / LANES;
+    const float *weight = job.weight.data() + size_t(group) * job.channels * TAPS * GROUP;
+    V sum[GROUP][VECTORS];
+    for (int o = 0; o < GROUP; ++o)
+        for (int v = 0; v < VECTORS; ++v)
+            sum[o][v] = V{} + job.bias[size_t(group) * GROUP + o];
+    for (int c = 0; c < job.channels; ++c) {
+        for (int dy = 0; dy < 3; ++dy) {
+            const float *row = rows[dy] + size_t(c) * stride;
+#pragma GCC unroll 3
+            for (int dx = 0; dx < 3; ++dx, weight += GROUP) {
+                V pixels[VECTORS];
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v)
+                    pixels[v] = *reinterpret_cast<const V *>(row + dx + v * LANES);
+#pragma GCC unroll 6
+                for (int o = 0; o < GROUP; ++o)
+#pragma GCC unroll 4
+                    for (int v = 0; v < VECTORS; ++v)
+                        sum[o][v] += weight[o] * pixels[v];
+            }
+        }
+    }
+    const int wanted = std::min(GROUP, job.outputs - group * GROUP);
+    for (int o = 0; o < wanted; ++o) {
+        float *out = job.residual + (group * GROUP + o) * job.plane() + int64_t(y) * job.width + x;
+        if (count == BLOCK)
+            for (int v = 0; v < VECTORS; ++v)
+                *reinterpret_cast<V *>(out + v * LANES) = sum[o][v];
+        else
+            for (int i = 0; i < count; ++i)
+                out[i] = sum[o][i / LANES][i % LANES];
+    }
+}
+
+template <int LANES>
+CRISPSTREAM_INLINE void residual_rows(const Residual &job, int first, int last, Window &window) {
+    const int strips = (job.width + Window::columns_of(job.channels) - 1) / Window::columns_of(job.channels);
+    const int columns = ((job.width + strips - 1) / strips + BLOCK - 1) / BLOCK * BLOCK;
+    for (int begin = 0; begin < job.width; begin += columns) {
+        const int end = std::min(begin + columns, job.width);
+        window.fill(job, first - 1, begin, end);
+        window.fill(job, first, begin, end);
+        for (int y = first; y < last; ++y) {
+            window.fill(job, y + 1, begin, end);
+            for (int x = begin; x < end; x += BLOCK) {
+                const float *rows[3] = {window.row(y - 1) + x - begin, window.row(y) + x - begin,
+                                        window.row(y + 1) + x - begin};
+                for (int group = 0; group < job.groups(); ++group)
+                    convolve<LANES>(job, rows, window.stride(), group, y, x, std::min(BLOCK, end - x));
+            }
+        }
+    }
+}
+
+#ifdef CRISPSTREAM_AVX2
+CRISPSTREAM_AVX2 void residual_band_avx2(const Residual &job, int first, int last, Window &window) {
+    residual_rows<8>(job, first, last, window);
+}
+#endif
+
+void residual_band(const Residual &job, int first, int last, Window &window) {
+#ifdef CRISPSTREAM_AVX2
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return residual_band_avx2(job, first, last, window);
+#endif
+    residual_rows<4>(job, first, last, window);
+}
+
+// (outputs, channels, TAPS) -> (groups, channels, TAPS, GROUP): the kernel reads weights in this order.
+void arrange(Residual &job, const float *weight, const float *bias) {
+    job.weight.resize(size_t(job.groups()) * job.channels * TAPS * GROUP);
+    job.bias.resize(size_t(job.groups()) * GROUP);
+    for (int o = 0; o < job.outputs; ++o) {
+        job.bias[o] = bias[o];
+        for (int i = 0; i < job.channels * TAPS; ++i)
+            job.weight[(size_t(o / GROUP) * job.channels * TAPS + i) * GROUP + o % GROUP] =
+                weight[size_t(o) * job.channels * TAPS + i];
+    }
+}
+
+} // namespace
+} // namespace crispstream
+
+using namespace crispstream;
+
+int32_t crispstream_cpu_residual(const float *features, const float *factors, const float *weight, const float *bias,
+                                 int32_t channels, int32_t outputs, int32_t height, int32_t width, float *residual,
+                                 int32_t threads) {
+    if (!features || !factors || !weight || !bias || !residual)
+        return CRISPSTREAM_NULL_POINTER;
+    if (height < 2 || width < 2 || height % 2 || width % 2)
+        return CRISPSTREAM_BAD_SIZE;
+    if (channels < 1 || channels > 4096 || outputs < 1 || outputs > 4096 || threads < 1)
+        return CRISPSTREAM_BAD_ARGUMENT;
+    try {
+        Residual job{features, factors, channels, outputs, height, width, residual, {}, {}};
+        arrange(job, weight, bias);
+        const int bands = band_count(height, 2, threads);
+        std::vector<Window> windows(bands, Window(job));
+        for_each_band(height, 2, bands,
+                      [&](int i, int first, int last) { residual_band(job, first, last, windows[i]); });
+    } catch (const std::bad_alloc &) {
+        return CRISPSTREAM_NO_MEMORY;
+    }
+    return CRISPSTREAM_OK;
+}
