@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,21 @@ def test_sigterm_finishes_the_film(clip: Path, tmp_path: Path) -> None:
     frames, drops = report["frames"], report["drops"]
     assert frames["out"] == report["sinks"][0]["frames"] + report["sinks"][0]["dropped"]
     assert 0 <= frames["in"] - frames["out"] - sum(drops.values()) <= 2
+
+
+def test_a_sink_that_nobody_reads_is_an_exit_code(clip: Path, tmp_path: Path) -> None:
+    """It hangs in its write: a pipe that is full, and the film beside it is finished."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    film = tmp_path / "out.mkv"
+    descriptor = os.open(pipe, os.O_RDWR)  # a reader that never reads
+    try:
+        with Live(str(clip), "--loop", "--to", "-", "--to", str(film), "--duration", "3s", stdout=descriptor) as run:
+            assert run.process.wait(60) == 4, run.lines
+            assert any("standard output: stalled, left unfinished" in message for message in run.messages)
+    finally:
+        os.close(descriptor)
+    assert frames_of(film)
 
 
 @pytest.mark.parametrize(

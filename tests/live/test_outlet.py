@@ -67,12 +67,13 @@ def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept(monkeypatc
     assert time.monotonic() - since < 1
     wait_for(lambda: made.outlet.status()["state"] == "stalled")
     assert not made.outlet.join(0.1)
-    assert made.outlet.state == "failed" and "stalled" in made.outlet.error
+    assert made.outlet.status()["state"] == "failed" and "stalled" in made.outlet.error, "and not only stalled"
     free.set()
     made.outlet.finish()
     wait_for(made.outlet.ended.is_set)
     assert [s.number for s in made.sinks[0].shots] == [0, 98, 99, 100]
     assert made.outlet.dropped == 97
+    assert made.outlet.status()["state"] == "failed", "the session has told its end already"
 
 
 def test_a_sink_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

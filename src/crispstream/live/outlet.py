@@ -40,6 +40,8 @@ class Outlet:
         self.state, self.error = "waiting", ""
         self.frames = self._missed = 0
         self._writing_since: float | None = None
+        self._left_behind = False
+        self._lock = threading.Lock()
         self.latency = Latency()
         self.ended = threading.Event()
 
@@ -64,10 +66,12 @@ class Outlet:
         self._queue.close()
 
     def join(self, seconds: float) -> bool:
-        """Whether the sink has closed within so many seconds."""
+        """Whether the sink has closed within so many seconds. If not, it has failed for good."""
         if self.ended.wait(max(0.0, seconds)):
             return True
-        self.state, self.error = "failed", "stalled: did not close"
+        with self._lock:
+            self._left_behind = True
+            self.state, self.error = "failed", "stalled: did not close"
         _logger.error("%s: stalled, left unfinished", self.name)
         return False
 
@@ -83,7 +87,14 @@ class Outlet:
         }
 
     def _stalled(self) -> bool:
-        return self._writing_since is not None and monotonic() - self._writing_since > STALLED_SECONDS
+        since = self._writing_since
+        return not self._left_behind and since is not None and monotonic() - since > STALLED_SECONDS
+
+    def _become(self, state: str, error: str = "") -> None:
+        """What it still does once it was left behind changes nothing: the session has told its end."""
+        with self._lock:
+            if not self._left_behind:
+                self.state, self.error = state, error
 
     def _work(self) -> None:
         sink: LiveSink | None = None
@@ -104,7 +115,7 @@ class Outlet:
                     _abort(sink)
                     sink = None
                     if isinstance(error, ClosedPipeError):
-                        self.state, self.error = "closed", masked(str(error))
+                        self._become("closed", masked(str(error)))
                         _logger.info("%s: nobody looks any longer", self.name)
                         return
                     if isinstance(error, EndOfSink | UsageError):
@@ -119,7 +130,7 @@ class Outlet:
                 if since_failure == SETTLED_SHOTS:
                     backoff.reset()
                 if self.state != "open":
-                    self.state, self.error = "open", ""
+                    self._become("open")
                     _logger.info("%s: open", self.name)
                 del shot
             if sink is not None:
@@ -129,7 +140,8 @@ class Outlet:
                     _abort(sink)
                     self._fail(error, "unfinished")
                     return
-            self.state = "closed" if self.state == "open" else self.state
+            if self.state == "open":
+                self._become("closed")
         finally:
             self._queue.close()
             self.ended.set()
@@ -137,7 +149,7 @@ class Outlet:
     def _fail(self, error: Exception, consequence: str) -> None:
         if not isinstance(error, CrispStreamError):
             _logger.debug("%s", self.name, exc_info=error)
-        self.state, self.error = "failed", masked(str(error)) or type(error).__name__
+        self._become("failed", masked(str(error)) or type(error).__name__)
         _logger.error("%s: %s; %s", self.name, self.error, consequence)
 
 
