@@ -6,7 +6,9 @@ from __future__ import annotations
 import http.server
 import logging
 import shutil
+import socket
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ import av
 import pytest
 from av.codec.hwaccel import HWAccel
 from rtsp_server import Babbler, RtspServer, free_port, missing_package
+from stand_ins import wait_for
 
 from crispstream.errors import InputError, UsageError
 from crispstream.frame import ChromaSiting, Frame, Matrix, PixelFormat, Range
@@ -334,11 +337,41 @@ def test_a_missing_page_is_an_error(web: str) -> None:
         pass
 
 
-def playlist(*segments: str) -> str:
-    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
+def playlist(*segments: str, live: bool = False) -> str:
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", "#EXT-X-MEDIA-SEQUENCE:0"]
     for segment in segments:
         lines += ["#EXTINF:1.0,", segment]
-    return "\n".join([*lines, "#EXT-X-ENDLIST", ""])
+    return "\n".join([*lines, *([] if live else ["#EXT-X-ENDLIST"]), ""])
+
+
+def test_a_live_playlist_whose_server_goes_away_is_one_to_come_back_to(tmp_path: Path) -> None:
+    """Paced like a recording; and a recording of the same segment ends."""
+    write_clip(tmp_path / "clip.ts", 1)
+    (tmp_path / "live.m3u8").write_text(playlist("clip.ts", live=True))
+    (tmp_path / "film.m3u8").write_text(playlist("clip.ts"))
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    port = free_port()
+    with subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(lambda: connects(port), 20)
+            with opened(f"http://127.0.0.1:{port}/film.m3u8") as source:
+                take(source, 20)
+                assert isinstance(failure(source)[0], EndOfSource)
+            with opened(f"http://127.0.0.1:{port}/live.m3u8") as source:
+                begin = monotonic()
+                take(source, 15)
+                assert monotonic() - begin > 0.4
+                server.kill()
+                error, seconds = failure(source)
+        finally:
+            server.kill()
+    assert not isinstance(error, EndOfSource) and "ended the connection" in str(error)
+    assert seconds < 10
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_playlist_plays_but_reads_no_file_of_this_machine(tmp_path: Path, web: str) -> None:

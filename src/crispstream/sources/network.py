@@ -71,7 +71,7 @@ class NetworkSource:
         self._pacer: Pacer | None = None
         self._last: float | None = None
         self._next = 0  # the time of a picture that has none
-        self._own_clock = self._described = self._gap = False
+        self._own_clock = self._described = self._gap = self._ends = False
         self._tags: VideoTags | None = None
 
     def open(self) -> None:
@@ -99,8 +99,9 @@ class NetworkSource:
         self._opened = begin
         self._own_clock = not _TIMELESS.isdisjoint(names)
         # RTSP servers send recordings in real time themselves, and not every one that names a length has one.
-        recorded = "hls" in names or (self._container.duration or 0) > 0
-        self._pacer = Pacer() if recorded and scheme(self._url) in ("http", "https") else None
+        web = scheme(self._url) in ("http", "https")
+        self._ends = web and (self._container.duration or 0) > 0
+        self._pacer = Pacer() if self._ends or (web and "hls" in names) else None
         where = "hardware" if context.is_hwaccel else "software"
         _logger.info("%s: %s in %s, decoded in %s", self.name, context.name, names[0], where)
 
@@ -160,7 +161,7 @@ class NetworkSource:
         if now - begin >= self._timeouts.read:  # FFmpeg gives what its parsers still hold before it tells
             raise self._silence(self._timeouts.read)
         if packet is None:
-            if self._pacer is not None:
+            if self._ends:  # a live playlist never says so: its server has gone away
                 raise EndOfSource(f"{self.name} has ended")
             raise InputError(f"{self.name} ended the connection")
         if packet.stream.index == self._stream.index:
