@@ -143,6 +143,7 @@ def test_what_the_driver_gives_instead_is_told(plug: Any, caplog: pytest.LogCapt
         cv2.CAP_PROP_FPS,
         cv2.CAP_PROP_BUFFERSIZE,
     ]
+    assert dict(camera.asked)[cv2.CAP_PROP_BUFFERSIZE] == 2, "one is filled while the other one is decoded"
 
 
 def test_a_camera_that_freezes_is_noticed_though_its_driver_does_not_return(plug: Any) -> None:

@@ -21,6 +21,9 @@ _TIME_BASE = Fraction(1, 1_000_000)
 _OLDEST = 2.0
 """Seconds. A driver's time further in the past is of another clock."""
 _PAUSE = 0.02
+_BUFFERS = 2
+"""Of the driver. With a single one it has none to fill while OpenCV decodes what it filled last, and a frame is missed;
+more add nothing: they are emptied as fast as they fill."""
 # How OpenCV is told how long the driver may be silent, in whole seconds; it looks once a process.
 _SELECT_TIMEOUT = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
 
@@ -151,7 +154,7 @@ class CameraSource:
             wanted["rate"] = (cv2.CAP_PROP_FPS, float(self._rate))
         for number, value in wanted.values():
             capture.set(number, value)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # more would only be older
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, _BUFFERS)
         for what, (number, value) in wanted.items():
             got = capture.get(number)
             if abs(got - value) > 0.01 * value:
