@@ -71,8 +71,8 @@ def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept(monkeypatc
     free.set()
     made.outlet.finish()
     wait_for(made.outlet.ended.is_set)
-    assert [s.number for s in made.sinks[0].shots] == [0, 98, 99, 100]
-    assert made.outlet.dropped == 97
+    assert [s.number for s in made.sinks[0].shots] == [0]
+    assert (made.outlet.frames, made.outlet.dropped) == (0, 101), "what waited and what it held is lost, and counted once"
     assert made.outlet.status()["state"] == "failed", "the session has told its end already"
 
 
@@ -120,6 +120,26 @@ def test_what_cannot_get_better_is_not_tried_again(error: Exception, state: str)
     assert made.outlet.state == state and len(made.sinks) == 1 and made.sinks[0].aborted == 1
     assert made.outlet.dropped == 2, "what comes later is lost, and counted"
     assert made.outlet.error == str(error)
+
+
+def test_what_waits_for_a_sink_that_ends_is_lost_and_counted_and_let_go() -> None:
+    free, counted = threading.Event(), []
+
+    def end(_: Shot) -> None:
+        counted.append(0)
+        if len(counted) == 3:
+            free.wait(10)
+            raise EndOfSink("the frame size changes")
+
+    made = Made(end, capacity=16)
+    for i in range(12):
+        made.outlet.offer(shot(i))
+    free.set()
+    wait_for(made.outlet.ended.is_set)
+    for i in range(4):
+        made.outlet.offer(shot(i))
+    assert (made.outlet.frames, made.outlet.dropped) == (2, 14)
+    assert not made.outlet._queue._items
 
 
 def test_a_sink_that_cannot_be_closed_is_aborted() -> None:

@@ -59,7 +59,7 @@ class Outlet:
         try:
             self._queue.put(shot)
         except Closed:  # the sink has ended, and others go on
-            self._missed += 1
+            self._lose()
 
     def finish(self) -> None:
         """Nothing more comes: write what waits, then close the sink. Does not wait for it."""
@@ -72,6 +72,8 @@ class Outlet:
         with self._lock:
             self._left_behind = True
             self.state, self.error = "failed", "stalled: did not close"
+            self._missed += self._writing_since is not None
+        self._lose_what_waits()
         _logger.error("%s: stalled, left unfinished", self.name)
         return False
 
@@ -102,16 +104,15 @@ class Outlet:
         try:
             for shot in self._queue:
                 if monotonic() < retry_at:
-                    self._missed += 1
+                    self._lose()
                     continue
                 try:
                     self._writing_since = monotonic()
                     sink = sink or self._make()
                     sink.write(shot)
-                    self._writing_since = None
+                    self._let_go(monotonic() - shot.captured)
                 except Exception as error:
-                    self._missed += 1
-                    self._writing_since = None
+                    self._let_go(None)
                     _abort(sink)
                     sink = None
                     if isinstance(error, ClosedPipeError):
@@ -125,8 +126,7 @@ class Outlet:
                     retry_at, since_failure = monotonic() + pause, 0
                     self._fail(error, f"next try in {pause:.1f} s")
                     continue
-                self.frames, since_failure = self.frames + 1, since_failure + 1
-                self.latency.add(monotonic() - shot.captured)
+                since_failure += 1
                 if since_failure == SETTLED_SHOTS:
                     backoff.reset()
                 if self.state != "open":
@@ -143,8 +143,31 @@ class Outlet:
             if self.state == "open":
                 self._become("closed")
         finally:
-            self._queue.close()
+            self._lose_what_waits()
             self.ended.set()
+
+    def _let_go(self, seconds: float | None) -> None:
+        """The shot in hand is in the sink, so many seconds after its capture, or it is lost (None)."""
+        with self._lock:
+            self._writing_since = None
+            if self._left_behind:  # it counts as lost already
+                return
+            if seconds is None:
+                self._missed += 1
+            else:
+                self.frames += 1
+                self.latency.add(seconds)
+
+    def _lose(self) -> None:
+        """A shot that nobody has begun to write is lost."""
+        with self._lock:
+            self._missed += 1
+
+    def _lose_what_waits(self) -> None:
+        """Nobody takes it any longer; nor what still comes."""
+        self._queue.close()
+        for _ in self._queue:
+            self._lose()
 
     def _fail(self, error: Exception, consequence: str) -> None:
         if not isinstance(error, CrispStreamError):
