@@ -68,8 +68,14 @@ lint: setup
 	@$(BIN)/mypy --strict
 	@find src -name '*.cpp' -o -name '*.cu' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
 
-bench: $(VENV)/.demo
-	@$(BIN)/crispstream bench nano $(ARGS)
+# Everything that can be measured on the CPU, ten minutes on a machine that does nothing else, into docs/performance.md.
+# With ARGS, arguments of pytest such as "-k kernels" or "--seconds 0.1", only into build/bench.json, to be compared:
+# .venv/bin/python -m benchmarks.compare benchmarks/results/cpu.json build/bench.json
+BENCH_JSON := $(if $(ARGS),build/bench.json,benchmarks/results/cpu.json)
+bench: setup
+	@mkdir -p build
+	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-quiet --benchmark-json=$(BENCH_JSON) $(ARGS)
+	@$(if $(ARGS),echo $(BENCH_JSON),$(BIN)/python -m benchmarks.report)
 
 setup: $(VENV)/.dev
 

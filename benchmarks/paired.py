@@ -42,18 +42,15 @@ class Paired:
             limit()
             self._benchmark.pedantic(work)
             return found
+        start = perf_counter()
         limit()
         work()
-        if rounds is None:
-            start = perf_counter()
-            limit()
-            work()
-            rounds = min(max(int(self._seconds / (perf_counter() - start)), LEAST_ROUNDS), MOST_ROUNDS)
+        fitting = int(self._seconds / (perf_counter() - start))
         limits: list[float] = []
         self._benchmark.pedantic(
             work,
             setup=lambda: limits.append(limit()),
-            rounds=rounds,
+            rounds=rounds or min(max(fitting, LEAST_ROUNDS), MOST_ROUNDS),
         )
         limits.append(limit())
         pairs = zip(self._benchmark.stats.stats.data, limits[:-1], limits[1:], strict=True)

@@ -10,3 +10,9 @@ def pixels(size: str) -> tuple[int, int]:
     """Width and height of "640x360"."""
     width, _, height = size.partition("x")
     return int(width), int(height)
+
+
+def area(size: str) -> int:
+    """Pixels of "640x360"."""
+    width, height = pixels(size)
+    return width * height
