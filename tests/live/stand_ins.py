@@ -38,7 +38,7 @@ class ScriptedSource:
 
     def __init__(self, steps: Iterator[Any], opening: Callable[[], None] = lambda: None) -> None:
         self._steps, self._opening = steps, opening
-        self.closed = 0
+        self.closed = self.dropped = self.damaged = 0
 
     def open(self) -> None:
         self._opening()

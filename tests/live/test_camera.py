@@ -114,6 +114,18 @@ def test_frames_come_with_growing_times_and_only_the_newest(plug: Any) -> None:
     assert frame is not None and frame.planes[0][0, 0, 0] >= camera.reads - 3
 
 
+def test_frames_that_nobody_reads_in_time_are_counted(plug: Any) -> None:
+    """Every one that was taken was read or counted, or is the newest."""
+    source, camera = plug(lambda n: picture(n % 256) if n < 60 else (sleep(0.01), (False, None))[1])
+    source.open()
+    got = 0
+    while camera.reads < 61:
+        got += source.read() is not None
+        sleep(0.05)
+    got += source.read() is not None
+    assert got < 40 and got + source.dropped == 60
+
+
 @pytest.mark.parametrize(("lag", "expected"), [(0.08, 0.08), (1000.0, 0.0), (-5.0, 0.0)])
 def test_capture_time_is_the_drivers_where_it_is_plausible(plug: Any, lag: float, expected: float) -> None:
     def act(n: int) -> Read:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
@@ -152,6 +152,20 @@ def test_a_pipeline_that_is_not_live_runs_in_real_time_to_its_end() -> None:
         while True:
             count += source.read() is not None
     assert count == 10 and 0.4 < monotonic() - begin < 1.5
+    source.close()
+
+
+def test_frames_that_nobody_reads_in_time_are_counted() -> None:
+    count = 40
+    text = f"{LIVE} num-buffers={count} ! video/x-raw,format=I420,width=64,height=48,framerate=50/1"
+    source = GStreamerSource(text, SHORT)
+    source.open()
+    read = 0
+    with pytest.raises(EndOfSource):
+        while True:
+            read += source.read() is not None
+            sleep(0.09)
+    assert read <= 12 and read + source.dropped == count
     source.close()
 
 

@@ -72,7 +72,7 @@ def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept(monkeypatc
     made.outlet.finish()
     wait_for(made.outlet.ended.is_set)
     assert [s.number for s in made.sinks[0].shots] == [0]
-    assert (made.outlet.frames, made.outlet.dropped) == (0, 101), "what waited and what it held is lost, and counted once"
+    assert (made.outlet.frames, made.outlet.dropped) == (0, 101), "all that is lost, counted once"
     assert made.outlet.status()["state"] == "failed", "the session has told its end already"
 
 

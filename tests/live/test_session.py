@@ -30,9 +30,10 @@ class Run:
     ) -> None:
         self.engine, self.sink = engine or StubEngine(), KeepingSink(act)
         waiting = iter(scripts)
+        self.sources: list[ScriptedSource] = []
         self.session = LiveSession(
             "camera",
-            lambda: ScriptedSource(next(waiting, iter([lost()]))),
+            lambda: self.sources.append(ScriptedSource(next(waiting, iter([lost()])))) or self.sources[-1],
             self.engine,  # type: ignore[arg-type]
             [Outlet("sink", lambda: self.sink, 100)],
             max_latency=max_latency,
@@ -61,7 +62,7 @@ def test_every_frame_arrives_where_the_engine_keeps_up() -> None:
         assert one.after.planes[0][0, 0, 0] == one.before.planes[0][0, 0, 0] + 1
         assert one.head is not None and one.head.shape == (2, 2, 2)
     assert summary["frames"] == {"in": 50, "out": 50}
-    assert summary["drops"] == {"newer": 0, "late": 0, "failed": 0}
+    assert summary["drops"] == {"source": 0, "newer": 0, "late": 0, "failed": 0}
     assert summary["shares"] == {"person": 0.25, "blur": 0.5}
     assert run.error is None and run.sink.closed == 1 and run.engine.closed == 1
 
@@ -74,6 +75,18 @@ def test_latency_stays_flat_with_a_slow_engine_and_every_drop_is_counted() -> No
     # Two frames may wait and one computes; scheduling on a busy machine is the rest.
     assert summary["latency_ms"]["max"] < 3 * 100
     assert [s.number for s in run.sink.shots] == sorted(s.number for s in run.sink.shots)
+
+
+def test_what_a_source_left_out_is_a_drop_over_all_connections() -> None:
+    def lossy(count: int) -> Iterator[Any]:
+        yield picture(1)
+        run.sources[-1].dropped, run.sources[-1].damaged = count, 1
+        yield lost() if count == 3 else picture(2)
+
+    run = Run(lossy(3), lossy(4))
+    summary = run.end()
+    assert summary["drops"]["source"] == 7 and summary["source"]["damaged"] == 2
+    assert summary["frames"] == {"in": 3 + 7, "out": 3}
 
 
 def test_late_frames_are_dropped_for_that() -> None:

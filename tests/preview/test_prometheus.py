@@ -38,6 +38,8 @@ def test_everything_in_base_units() -> None:
     assert values['crispstream_sink_latency_seconds{sink="out.mkv",number="0",quantile="1"}'] == 0.08
     assert values['crispstream_source_up{source="rtsp://***@camera/1"}'] == 1
     assert values["crispstream_source_reconnects_total"] == 2
+    assert values["crispstream_source_damaged_total"] == 3
+    assert values['crispstream_dropped_frames_total{cause="source"}'] == 4
     assert values["crispstream_engine_frame_seconds"] == 0.0331
     assert values['crispstream_engine_info{preset="nano",name="onnxruntime",device="cpu"}'] == 1
     assert values["crispstream_preview_viewers"] == 3 and values["crispstream_preview_pictures_total"] == 70

@@ -43,10 +43,14 @@ class Timeouts:
 class LiveSource(Protocol):
     """One connection to frames that come on their own time. Belongs to one thread, from ``open`` to ``close``.
 
-    ``name`` is for people and logs: no credentials. Every connection is an object of its own.
+    ``name`` is for people and logs: no credentials. Every connection is an object of its own. ``dropped`` counts frames
+    that nobody read before a newer one was there, ``damaged`` what could not be decoded; both may be read by any
+    thread.
     """
 
     name: str
+    dropped: int
+    damaged: int
 
     def open(self) -> None:
         """Connect, within the open timeout. Raises InputError, and UsageError where trying again cannot help."""

@@ -34,7 +34,7 @@ class Receiver:
     """Delivers the frames of one connection after the other: ``deliver(frame, captured)`` from a thread.
 
     ``make`` gives a closed source, one for each connection; ``connections`` counts those that brought frames.
-    ``name`` has no credentials. Between ``start`` and ``stop``; ``ended`` is set when nothing more will come, and
+    ``dropped`` and ``damaged`` are those of all sources so far. ``name`` has no credentials. Between ``start`` and ``stop``; ``ended`` is set when nothing more will come, and
     ``failure`` is then why, if it is not the source's natural end: UsageError, or InputError where everything hangs.
     """
 
@@ -44,6 +44,8 @@ class Receiver:
         self.name, self._make, self._deliver, self._timeouts = name, make, deliver, timeouts
         self._stop = threading.Event()
         self._connection: _Connection | None = None
+        self._counting = threading.Lock()
+        self._before = 0, 0  # dropped and damaged in earlier connections
         self._stuck: list[_Connection] = []
         self._full_since: float | None = None
         self._told, self._told_at = ("", 0), 0.0
@@ -66,6 +68,23 @@ class Receiver:
         connection = self._connection
         if connection is not None and not connection.done.wait(seconds):
             _logger.warning("%s does not close: left behind", self.name)
+
+    @property
+    def dropped(self) -> int:
+        """Frames that a source left out because a newer one was there."""
+        return self._lost()[0]
+
+    @property
+    def damaged(self) -> int:
+        """Frames or packets that a source could not decode."""
+        return self._lost()[1]
+
+    def _lost(self) -> tuple[int, int]:
+        with self._counting:
+            dropped, damaged = self._before
+            if self._connection is not None:
+                dropped, damaged = dropped + self._connection.source.dropped, damaged + self._connection.source.damaged
+            return dropped, damaged
 
     def _supervise(self) -> None:
         backoff = Backoff()
@@ -109,9 +128,12 @@ class Receiver:
         if self._full():
             return TimeoutError(f"{len(self._stuck)} connections hang and do not close")
         try:
-            connection = self._connection = _Connection(self._make(), self._take)
+            connection = _Connection(self._make(), self._take)
         except Exception as error:
             return error
+        before = self._lost()
+        with self._counting:
+            self._before, self._connection = before, connection
         connection.start()
         while not connection.done.wait(0.1):
             if self._stop.is_set():
@@ -151,7 +173,7 @@ class _Connection:
     """A source and the thread that it lives in."""
 
     def __init__(self, source: LiveSource, take: Callable[[Frame, bool], None]) -> None:
-        self._source, self._take = source, take
+        self.source, self._take = source, take
         self._lock = threading.Lock()
         self._cancelled = False
         self._thread = threading.Thread(target=self._run, name="crispstream-source", daemon=True)
@@ -176,9 +198,9 @@ class _Connection:
 
     def _run(self) -> None:
         try:
-            self._source.open()
+            self.source.open()
             while not self._cancelled:
-                frame = self._source.read()
+                frame = self.source.read()
                 self.heard = monotonic()  # it keeps its own timeouts as long as it comes back from there
                 if frame is None:
                     continue
@@ -195,7 +217,7 @@ class _Connection:
             error.__cause__ = error.__context__ = None
         finally:
             try:
-                self._source.close()
+                self.source.close()
             except Exception:
-                _logger.debug("closing %s", self._source.name, exc_info=True)
+                _logger.debug("closing %s", self.source.name, exc_info=True)
             self.done.set()

@@ -149,6 +149,7 @@ class LiveSession:
         receiver, engine = self._receiver, self._engine.figures()
         width, height = receiver.size or (None, None)
         person, blur = self._shares or (None, None)
+        unread = receiver.dropped
         return {
             "uptime_s": round(monotonic() - self._started, 1),
             "state": "stopping" if self._stopping else receiver.state,
@@ -157,15 +158,16 @@ class LiveSession:
                 "state": receiver.state,
                 "reconnects": receiver.reconnects,
                 "error": receiver.error,
+                "damaged": receiver.damaged,
                 "width": width,
                 "height": height,
                 "fps": receiver.frames.per_second(),
             },
             "engine": self._engine.status(),
-            "frames": {"in": receiver.frames.count, "out": self._results.count},
+            "frames": {"in": receiver.frames.count + unread, "out": self._results.count},
             "fps": {"in": receiver.frames.per_second(), "out": self._results.per_second()},
             "latency_ms": self._latency.recent(),
-            "drops": {"newer": self._inbox.dropped, **self._drops},
+            "drops": {"source": unread, "newer": self._inbox.dropped, **self._drops},
             "shares": {"person": person, "blur": blur},
             "variants": engine["variants"],
             "non_finite": engine["non_finite"],

@@ -23,6 +23,7 @@ def exposition(status: Mapping[str, Any], viewers: int, encoded: int, dropped: i
             "Connections to the source after the first.",
             _one(source["reconnects"]),
         ),
+        ("source_damaged_total", "counter", "Frames or packets that could not be decoded.", _one(source["damaged"])),
         ("source_width_pixels", "gauge", "Columns of the source's frames.", _one(source["width"])),
         ("source_height_pixels", "gauge", "Rows of the source's frames.", _one(source["height"])),
         (

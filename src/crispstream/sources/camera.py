@@ -38,7 +38,6 @@ class CameraSource:
     ``size`` (width, height), ``rate`` in frames a second and ``fourcc`` (MJPG, YUYV, ...) are asked of the driver; what
     it gives instead is logged. A thread of its own owns the camera, because nobody else may wait for a driver that
     hangs; it keeps the newest frame only. CAPTURED is the driver's time where it is one of this clock.
-    ``damaged`` counts frames that could not be decoded.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class CameraSource:
         self.name = str(self._path)
         self._timeouts = timeouts or Timeouts()
         self._size, self._rate, self._fourcc = size, rate, fourcc
-        self.damaged = 0
+        self.dropped = self.damaged = 0
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._heard = 0.0
@@ -138,6 +137,7 @@ class CameraSource:
             frame.planes, frame.format, frame.color, round(captured / _TIME_BASE), _TIME_BASE, info={CAPTURED: captured}
         )
         with self._changed:
+            self.dropped += self._newest is not None
             self._newest, self._heard = frame, now
             self._changed.notify()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from time import monotonic
@@ -50,8 +51,10 @@ class GStreamerSource:
         self._live = False
         self._caps: Any = None
         self._layout: Layout | None = None
-        self._first: Any = None
+        self._changed = threading.Condition()
+        self._newest: Any = None
         self._heard = 0.0
+        self.dropped = self.damaged = 0
 
     def open(self) -> None:
         """Start the pipeline and wait for its first frame. Raises InputError, UsageError for what is no pipeline."""
@@ -71,17 +74,18 @@ class GStreamerSource:
         self._live = result is gst.StateChangeReturn.NO_PREROLL
         self._sink.set_property("sync", not self._live)
         self._set_state(gst.State.PLAYING)
-        while (sample := self._pull()) is None:
+        while not self._wait():
             self._check(deadline, self._timeouts.open)
-        self._first, self._heard = sample, monotonic()
+        self._heard = monotonic()
         _logger.info("%s: %s", self.name, "live" if self._live else "in real time")
 
     def read(self) -> Frame | None:
         """The newest frame; None where none came for a while. Raises InputError and EndOfSource."""
-        sample, self._first = self._first or self._pull(), None
-        if sample is None:
+        if not self._wait():
             self._check(self._heard + self._timeouts.read, self._timeouts.read)
             return None
+        with self._changed:
+            sample, self._newest = self._newest, None
         self._heard = monotonic()
         return self._frame(sample)
 
@@ -89,7 +93,7 @@ class GStreamerSource:
         """Stop the pipeline and let go of its devices. Idempotent."""
         if self._pipeline is not None:
             self._pipeline.set_state(self._gst.State.NULL)
-        self._pipeline = self._sink = self._bus = self._message = self._first = self._caps = None
+        self._pipeline = self._sink = self._bus = self._message = self._newest = self._caps = None
 
     def _parse(self) -> tuple[Any, Any]:
         own = re.search(rf'\bname\s*=\s*"?{SINK}\b', self._text) is not None
@@ -103,33 +107,46 @@ class GStreamerSource:
         sink = pipeline.get_by_name(SINK) if isinstance(pipeline, self._gst.Bin) else None
         if sink is None or sink.get_factory().get_name() != "appsink":
             raise UsageError(f"{self.name}: the element named {SINK} is no appsink", "leave the pipeline's end open")
-        for name, value in (("drop", True), ("max-buffers", 1), ("enable-last-sample", False)):
+        for name, value in (("max-buffers", 1), ("enable-last-sample", False), ("emit-signals", True)):
             sink.set_property(name, value)
+        sink.connect("new-sample", self._keep)
         return pipeline, sink
+
+    def _keep(self, sink: Any) -> Any:
+        """In the pipeline's thread: the newest sample takes the place of one that nobody has read. An appsink that does
+        so by itself does not count them."""
+        sample = sink.emit("pull-sample")
+        if sample is not None:  # it is stopping
+            with self._changed:
+                self.dropped += self._newest is not None
+                self._newest = sample
+                self._changed.notify()
+        return self._gst.FlowReturn.OK
 
     def _set_state(self, state: Any) -> None:
         if self._pipeline.set_state(state) is self._gst.StateChangeReturn.FAILURE:
             self._raise_messages()
             raise InputError(f"{self.name} does not start")
 
-    def _pull(self) -> Any:
-        """A sample, or None after POLL_SECONDS. Raises what the pipeline reports."""
-        sample = self._sink.emit("try-pull-sample", int(POLL_SECONDS * _NANOSECONDS))
-        self._raise_messages(at_the_end=sample is None)
-        return sample
+    def _wait(self) -> bool:
+        """Whether there is a sample, after POLL_SECONDS at most. Raises what the pipeline reports."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None, POLL_SECONDS)
+        self._raise_messages()
+        return self._newest is not None
 
     def _check(self, deadline: float, seconds: float) -> None:
         if monotonic() > deadline:
             raise InputError(f"{self.name} gave no frame for {seconds:g} s", "is the camera or sender running?")
 
-    def _raise_messages(self, at_the_end: bool = True) -> None:
+    def _raise_messages(self) -> None:
         """Take everything from the bus, where some elements leave a message for every buffer. Raise the first error,
-        or the end of the stream where its last frame has been taken."""
+        or the end of the stream once its last frame, which came before that, has been read."""
         gst = self._gst
         while (message := self._bus.pop_filtered(gst.MessageType.ERROR | gst.MessageType.EOS)) is not None:
             self._message = self._message or message
         message = self._message
-        if message is None or (message.type == gst.MessageType.EOS and not at_the_end):
+        if message is None or (message.type == gst.MessageType.EOS and self._newest is not None):
             return
         if message.type == gst.MessageType.ERROR:
             error, _ = message.parse_error()

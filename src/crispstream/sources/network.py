@@ -50,7 +50,7 @@ class NetworkSource:
 
     ``transport`` is RTSP's. With ``hardware`` a graphics card decodes where it can. CAPTURED is when the packet
     arrived that completed the picture. Half of the open timeout is for the connection and half for finding the video
-    in it. ``damaged`` counts packets that could not be decoded, or not whole. Raises UsageError for what is no stream.
+    in it. Packets that could not be decoded, or not whole, are ``damaged``. Raises UsageError for what is no stream.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class NetworkSource:
         if transport not in TRANSPORTS:
             raise UsageError(f"unknown RTSP transport '{transport}'", f"one of {', '.join(TRANSPORTS)}")
         self.name = masked(url)
-        self.damaged = 0
+        self.dropped = self.damaged = 0
         self._url, self._transport, self._hardware = url, transport, hardware
         self._timeouts = timeouts or Timeouts()
         self._reformatter = VideoReformatter()

@@ -38,6 +38,7 @@ class PacedSource:
 
     def __init__(self, name: str, make: Callable[[], Film], loop: bool = False) -> None:
         self.name, self._make, self._loop = name, make, loop
+        self.dropped = self.damaged = 0
         self._film: Film | None = None
         self._frames: Iterator[Frame | None] = iter(())
         self._pacer = Pacer()
@@ -126,6 +127,7 @@ class StdinSource:
 
     def __init__(self, layout: RawLayout | None, timeouts: Timeouts) -> None:
         self._layout, self._timeouts = layout, timeouts
+        self.dropped = self.damaged = 0
         self._source: RawSource | None = None
         self._frames: Iterator[Frame | None] = iter(())
 
