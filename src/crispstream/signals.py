@@ -11,7 +11,8 @@ from types import FrameType
 
 @contextmanager
 def handled(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """``handler`` for those signals that are not ignored (nohup ignores one); afterwards what was there before.
+    """``handler`` for those signals that are not ignored (nohup ignores one); afterwards what was there before, except
+    where the handler has put something else in its own place.
 
     For the main thread alone. The handler may take no lock: the interrupted code may hold it.
     """
@@ -21,4 +22,5 @@ def handled(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            if signal.getsignal(number) == handler:
+                signal.signal(number, old)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,29 @@ def test_sigterm_finishes_the_film(clip: Path, tmp_path: Path) -> None:
     frames, drops = report["frames"], report["drops"]
     assert frames["out"] == report["sinks"][0]["frames"] + report["sinks"][0]["dropped"]
     assert 0 <= frames["in"] - frames["out"] - sum(drops.values()) <= 2
+
+
+def test_signals_after_the_first_cost_no_film_and_a_second_interrupt_ends_at_once(clip: Path, tmp_path: Path) -> None:
+    """Systemd may send SIGHUP right after SIGTERM; the film takes a while to close."""
+    for first in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        film = tmp_path / f"{first.name}.mkv"
+        with Live(str(clip), "--loop", "--to", str(film)) as run:
+            run.logged("mkv: open")
+            run.process.send_signal(first)
+            while run.process.poll() is None:  # until it is gone
+                run.process.send_signal(signal.SIGHUP)
+                run.process.send_signal(signal.SIGTERM)
+                time.sleep(0.02)
+            assert run.process.returncode == 0, run.lines
+        assert frames_of(film)
+    with Live(str(clip), "--loop", "--to", "-", stdout=subprocess.PIPE) as run:  # which nobody reads
+        run.logged("standard output: open")
+        time.sleep(1)
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        since = time.monotonic()
+        assert run.end(signal.SIGINT) == 130
+        assert time.monotonic() - since < 5
 
 
 def test_a_sink_that_nobody_reads_is_an_exit_code(clip: Path, tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ class Receiver:
     """Delivers the frames of one connection after the other: ``deliver(frame, captured)`` from a thread.
 
     ``make`` gives a closed source, one for each connection; ``connections`` counts those that brought frames.
-    ``dropped`` and ``damaged`` are those of all sources so far. ``name`` has no credentials. Between ``start`` and ``stop``; ``ended`` is set when nothing more will come, and
-    ``failure`` is then why, if it is not the source's natural end: UsageError, or InputError where everything hangs.
+    ``dropped`` and ``damaged`` are those of all sources so far. ``name`` has no credentials. Between ``start`` and
+    ``stop``; ``ended`` is set when nothing more will come, and ``failure`` is then why, if it is not the source's natural
+    end: UsageError, or InputError where everything hangs.
     """
 
     def __init__(

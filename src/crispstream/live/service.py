@@ -40,7 +40,7 @@ def serve(session: LiveSession, page: Page | None = None, duration: float | None
     """Run ``session`` until its end, SIGINT, SIGTERM, SIGHUP, or ``duration`` seconds; its summary.
 
     While frames come, systemd's watchdog hears of it, so that a session that hangs is started again; a source that is
-    away is not a session that hangs. A second signal raises KeyboardInterrupt. Raises what the session raises.
+    away is not a session that hangs. A second SIGINT raises KeyboardInterrupt. Raises what the session raises.
     """
     notifier = Notifier()
     until = None if duration is None else monotonic() + duration
@@ -82,13 +82,17 @@ def _line(status: dict[str, Any]) -> str:
 
 @contextmanager
 def _stopping(session: LiveSession, notifier: Notifier) -> Iterator[None]:
-    count = 0
+    """Systemd and terminals may send SIGTERM and SIGHUP one after the other: after the first signal both are ignored, as
+    long as the process lives. Only who presses Ctrl-C twice means it."""
+    interrupts = 0
 
     def stop(number: int, _: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        if count > 1:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1:
             raise KeyboardInterrupt
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
         notifier.stopping()
         session.stop()
 
