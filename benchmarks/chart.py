@@ -32,7 +32,7 @@ class Chart:
         self._draw = ImageDraw.Draw(self._image)
         self._named: list[str] = []
         self._text(LEFT, 8, title, 15)
-        self._text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_name, 12, "mb")
+        self._text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 30, x_name, 12, "mt")
         self._text(LEFT, TOP - 3, y_name, 12, "lb")
         for value in ticks(*y):
             at = self._at(x[0], value)[1]

@@ -100,7 +100,7 @@ def quality() -> Chart:
     highest = max(gain for line in points.values() for _, gain in line)
     title = "Gain in PSNR over the blurred frame, against what a pixel costs"
     chart = Chart(
-        title, "thousand multiply-accumulates a pixel", "dB", (0, 1.2 * max(cost.values())), (0, 1.2 * highest)
+        title, "thousand multiply-accumulates a pixel", "dB", (0, 1.5 * max(cost.values())), (0, 1.2 * highest)
     )
     for name, kilo in cost.items():
         missing = "" if name in gains else " (not shipped)" if name in NOT_SHIPPED else " (no weights)"
