@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +85,22 @@ def test_signals_after_the_first_cost_no_film_and_a_second_interrupt_ends_at_onc
         since = time.monotonic()
         assert run.end(signal.SIGINT) == 130
         assert time.monotonic() - since < 5
+
+
+def test_systemd_hears_of_every_end(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        for arguments in ((), ("--loop", "--duration", "1s")):
+            with Live(str(clip), *arguments, "--to", str(tmp_path / "out.mkv"), "--overwrite") as run:
+                assert run.process.wait(60) == 0
+            told = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    told.append(systemd.recv(1000))
+            assert told[0] == b"READY=1" and told[-1] == b"STOPPING=1" and told.count(told[-1]) == 1
+            assert any(message.startswith(b"WATCHDOG=1\nSTATUS=live: ") for message in told)
 
 
 def test_a_sink_that_nobody_reads_is_an_exit_code(clip: Path, tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ def serve(session: LiveSession, page: Page | None = None, duration: float | None
         page.start()
         _logger.info("preview: %s", page.url)
     try:
-        with _stopping(session, notifier):
+        with _stopping(session):
             notifier.ready()
-            session.run(tick)
+            session.run(tick, notifier.stopping)
     finally:
         if page is not None:
             page.close()
@@ -81,7 +81,7 @@ def _line(status: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _stopping(session: LiveSession, notifier: Notifier) -> Iterator[None]:
+def _stopping(session: LiveSession) -> Iterator[None]:
     """Systemd and terminals may send SIGTERM and SIGHUP one after the other: after the first signal both are ignored, as
     long as the process lives. Only who presses Ctrl-C twice means it."""
     interrupts = 0
@@ -93,7 +93,6 @@ def _stopping(session: LiveSession, notifier: Notifier) -> Iterator[None]:
             raise KeyboardInterrupt
         for other in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(other, signal.SIG_IGN)
-        notifier.stopping()
         session.stop()
 
     with handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), stop):

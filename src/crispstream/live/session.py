@@ -90,9 +90,15 @@ class LiveSession:
         self._progress = self._started
         self._failure: CrispStreamError | None = None
 
-    def run(self, on_tick: Callable[[], None] | None = None, tick: float = 0.2) -> None:
+    def run(
+        self,
+        on_tick: Callable[[], None] = lambda: None,
+        on_ending: Callable[[], None] = lambda: None,
+        tick: float = 0.2,
+    ) -> None:
         """Until the source has ended, ``stop`` is called or every sink has closed; then what is under way is finished
-        and the sinks are closed. ``on_tick`` is called every ``tick`` seconds meanwhile, in this thread.
+        and the sinks are closed. ``on_tick`` is called every ``tick`` seconds meanwhile, ``on_ending`` once before the
+        finish, both in this thread.
 
         Raises what ended the session: UsageError, EngineError, or InputError of a source that cannot be tried again.
         What a sink failed with is in ``summary``.
@@ -106,11 +112,11 @@ class LiveSession:
         try:
             while not self._stopping:
                 sleep(tick)
-                if on_tick is not None:
-                    on_tick()
+                on_tick()
                 if self._receiver.ended.is_set() or (self._outlets and all(o.ended.is_set() for o in self._outlets)):
                     break
         finally:
+            on_ending()
             self._finish()
         failure = self._failure or self._receiver.failure
         if failure is not None:
