@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from crispstream.errors import UsageError
-from crispstream.live import figures
-from crispstream.live.addresses import check, masked, scheme
+from crispstream.live import addresses, figures
+from crispstream.live.addresses import LONGEST, check, masked, scheme
 from crispstream.live.figures import Latency, Rate
 from crispstream.live.logs import log_to_stderr
 from crispstream.live.notify import Notifier
@@ -77,10 +77,26 @@ def test_old_values_leave_the_window_and_stay_in_the_whole(monkeypatch: pytest.M
         r'rtspsrc extra-headers="x,Authorization=(string)\"Basic secret\"" ! x',
         "souphttpsrc cookies=secret ! x",
         "rtsps://nvr:7441/xsecretA1b2C3d4E5?enableSrtp",
+        "rtmp://h/app/a,secret;secret:secret",
+        "rtmp://h/app/a'secret",
+        "cannot open 'rtmp://h/app/a'secret': refused",
+        "rtmp://h/app/secret/secret?a",
+        'rtmpsink location="rtmp://h/live/secret live=1"',
+        "rtmp2src host=h application=live stream=secret ! x",
+        "rtmpsrc location='rtmp://h/live playpath=secret'",
+        "http://h/x?a='secret",
+        "rtsp://cam/1|rtmp://h/app/secret",
+        "http://h:8080/secret/secret/12345.ts",
+        "https://h/live/secret/secret/12345",
+        "x=1&password=secret",
+        'rtspsrc user-pw="my secret',
+        "x " * 20_000 + "rtsp://u:secret@h/1 ***",
+        "*** " + "x" * (LONGEST - 30) + " rtsp://u:secret" + "y" * 30 + "@h/1",
+        "***" + "x" * (LONGEST - 30) + "rtsp://u:secret" + "y" * 30 + "@h/1",
     ],
 )
 def test_secrets_are_masked(text: str) -> None:
-    assert "secret" not in masked(text) and "***" in masked(text)
+    assert "secret" not in masked(text) and ("***" in masked(text) or len(text) > LONGEST)
     assert masked(masked(text)) == masked(text)
 
 
@@ -93,10 +109,37 @@ def test_secrets_are_masked(text: str) -> None:
         "videotestsrc ! x",
         "rtmp://h/live/***: open",
         "is the camera there? (yes)",
+        "http://cam/live/stream.m3u8",
+        "what is at http://cam/1?",
+        "streaming stopped, reason not-linked (-1)",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert masked(text) == text
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *("://a:", "://a", "://", "rtmp://h/", "rtmp://h/a/", "key=", "-key", "key", 'pass="\\', "pass='", "://x/a1"),
+        *("a-", "\t://", "://a@\t", "'x://a\"x://a", "http://h/1/2", "a = ", "key = (", "\\", "?", "'", " "),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "://x/", "rtmp://h/a/", "http://h/b/", '"rtmp://h/a/', 'key="', "@"])
+def test_masking_takes_time_in_proportion_to_the_length(
+    monkeypatch: pytest.MonkeyPatch, before: str, seed: str
+) -> None:
+    """Whatever somebody sends: while an expression is matched, no other thread runs."""
+    monkeypatch.setattr(addresses, "LONGEST", 1 << 20)
+    start = time.thread_time()
+    masked(before + seed * (65536 // len(seed)))
+    assert time.thread_time() - start < 1.5
+
+
+def test_texts_have_a_length() -> None:
+    assert masked("a b " * LONGEST).endswith(" b …") and len(masked("a b " * LONGEST)) <= LONGEST
+    assert masked("x " * (LONGEST // 2)) == "x " * (LONGEST // 2)
+    assert masked("x" * 2 * LONGEST) == " …"
 
 
 @pytest.mark.parametrize("url", ["rtsp://a:p#w@cam/1", "rtsp://a:p/w@cam/1", "rtsp://a:p w@cam/1", "rtsp://cam:x/1"])

@@ -15,7 +15,7 @@ class _Lines(logging.Formatter):
     """``2026-01-31T12:00:00+0000 warning message``; whatever a library puts into a message, secrets are masked."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(" ".join(super().format(record).split("\n")))
+        return masked(" ".join(super().format(record).splitlines()))
 
 
 class _Json(logging.Formatter):
