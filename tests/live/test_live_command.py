@@ -87,6 +87,12 @@ def test_signals_after_the_first_cost_no_film_and_a_second_interrupt_ends_at_onc
         assert time.monotonic() - since < 5
 
 
+def test_a_session_without_a_frame_has_an_exit_code(tmp_path: Path) -> None:
+    with Live(f"rtsp://127.0.0.1:{free_port()}/x", "--to", str(tmp_path / "out.mkv"), "--duration", "2s") as run:
+        assert run.process.wait(60) == 3
+        assert "error: no frame came: rtsp://127.0.0.1" in run.lines[-1] and "Connection refused" in run.lines[-1]
+
+
 def test_systemd_hears_of_every_end(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))

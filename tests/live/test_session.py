@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stand_ins import KeepingSink, ScriptedSource, StubEngine, lost, paced, picture, wait_for
 
-from crispstream.errors import ClosedPipeError, EngineError, UsageError
+from crispstream.errors import ClosedPipeError, EngineError, InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live.outlet import Outlet
 from crispstream.live.protocol import Shot
@@ -194,7 +194,8 @@ def test_an_engine_that_fails_now_and_then_costs_those_frames_only() -> None:
 
     run = Run(paced(40, 100), engine=StubEngine(fail=now_and_then))
     summary = run.end()
-    assert summary["frames"]["out"] == 20 and summary["drops"]["failed"] == 20 and run.error is None
+    out, drops = summary["frames"]["out"], summary["drops"]
+    assert out + drops["failed"] + drops["newer"] == 40 and min(out, drops["failed"]) > 15 and run.error is None
 
 
 def test_an_engine_that_always_fails_ends_the_session() -> None:
@@ -205,6 +206,35 @@ def test_an_engine_that_always_fails_ends_the_session() -> None:
     summary = run.end()
     assert isinstance(run.error, EngineError) and "the GPU is gone" in str(run.error)
     assert MOST_FAILURES <= summary["drops"]["failed"] <= MOST_FAILURES + 4
+
+
+def test_an_engine_that_fails_on_all_of_a_short_stream_is_a_failure() -> None:
+    def always(_: Frame) -> None:
+        raise EngineError("no plan covers 16x16")
+
+    run = Run(paced(5, 20), engine=StubEngine(fail=always))
+    assert run.end()["drops"]["failed"] > 3
+    assert isinstance(run.error, EngineError) and "on every frame: no plan covers 16x16" in str(run.error)
+
+
+def test_a_source_that_never_gave_a_frame_is_a_failure() -> None:
+    run = Run()
+    wait_for(lambda: run.session.status()["source"]["error"])
+    run.session.stop()
+    run.end()
+    assert isinstance(run.error, InputError) and "no frame came: the connection is lost" in str(run.error)
+    assert "secret" not in str(run.error)
+    run = Run(iter([]))
+    run.end()
+    assert isinstance(run.error, InputError) and "no frame came: camera has none" in str(run.error)
+
+
+def test_a_source_that_was_lost_at_last_is_none() -> None:
+    run = Run(iter([picture(1), lost()]))
+    wait_for(lambda: run.session.status()["source"]["error"] and run.sink.shots)
+    run.session.stop()
+    run.end()
+    assert run.error is None
 
 
 def test_a_bug_in_the_middle_ends_the_session_with_its_name() -> None:

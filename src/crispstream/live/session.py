@@ -13,7 +13,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from crispstream.deblurrer import Deblurrer, Pending
-from crispstream.errors import CrispStreamError, EngineError
+from crispstream.errors import CrispStreamError, EngineError, InputError
 from crispstream.frame import Frame
 from crispstream.gating import SLOTS
 from crispstream.live.engine import LiveEngine
@@ -86,6 +86,7 @@ class LiveSession:
         self._shares: tuple[float, float] | None = None
         self._failing = threading.Lock()
         self._failures = 0
+        self._engine_error = ""
         self._begun = self._done = 0
         self._progress = self._started
         self._failure: CrispStreamError | None = None
@@ -100,8 +101,9 @@ class LiveSession:
         and the sinks are closed. ``on_tick`` is called every ``tick`` seconds meanwhile, ``on_ending`` once before the
         finish, both in this thread.
 
-        Raises what ended the session: UsageError, EngineError, or InputError of a source that cannot be tried again.
-        What a sink failed with is in ``summary``.
+        Raises what ended the session: UsageError, EngineError, or InputError of a source that cannot be tried again; and
+        EngineError or InputError where there was no result because every frame failed, or none came. What a sink failed
+        with is in ``summary``.
         """
         self._started = monotonic()
         for outlet in self._outlets:
@@ -118,7 +120,7 @@ class LiveSession:
         finally:
             on_ending()
             self._finish()
-        failure = self._failure or self._receiver.failure
+        failure = self._failure or self._receiver.failure or self._fruitless()
         if failure is not None:
             raise failure
 
@@ -257,7 +259,7 @@ class LiveSession:
         with self._failing:
             self._drops["failed"] += 1
             self._failures += 1
-            failures = self._failures
+            failures, self._engine_error = self._failures, str(error)
         if failures == 1:
             _logger.error("the engine fails: %s", error)
         if failures >= MOST_FAILURES:
@@ -272,6 +274,15 @@ class LiveSession:
             _logger.error("%s", self._failure, exc_info=None if known else error)
         self._inbox.close()
         self._stopping = True
+
+    def _fruitless(self) -> CrispStreamError | None:
+        """Why a session without a result had none; None where nobody is to blame."""
+        if self._drops["failed"] and not self._results.count:
+            return EngineError(f"the engine failed on every frame: {self._engine_error}")
+        receiver = self._receiver
+        if not receiver.frames.count and (receiver.error or receiver.state == "ended"):
+            return InputError(f"no frame came: {receiver.error or f'{receiver.name} has none'}")
+        return None
 
     def _finish(self) -> None:
         """Close from the source to the sinks, each with a limit of time: nothing that hangs holds up the rest."""
