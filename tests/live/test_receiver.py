@@ -16,7 +16,7 @@ from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live import receiver as module
 from crispstream.live.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
-from crispstream.live.protocol import CAPTURED, AccessError, Timeouts
+from crispstream.live.protocol import CAPTURED, AccessError, HangingError, Timeouts
 from crispstream.live.receiver import MOST_STUCK, Receiver
 
 SHORT = Timeouts(open=0.2, read=0.1)
@@ -128,6 +128,39 @@ def test_where_everything_hangs_for_good_it_is_given_up(monkeypatch: pytest.Monk
     line = Line(*[iter([hang(free)]) for _ in range(20)], timeouts=Timeouts(0.05, 0.05))
     assert line.receiver.ended.wait(5)
     assert isinstance(line.receiver.failure, InputError) and "hang" in str(line.receiver.failure)
+    free.set()
+
+
+def test_a_driver_that_hangs_for_good_is_given_up_and_one_that_comes_back_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BLOCKED_SECONDS", 0.3)
+
+    def held() -> Iterator[Any]:
+        yield lambda: time.sleep(0.05)
+        yield HangingError("/dev/video0 hangs in its driver", "unplug the camera")
+
+    line = Line(*[held() for _ in range(4)], iter([lost()]), *[held() for _ in range(20)])
+    assert line.receiver.ended.wait(5)
+    assert isinstance(line.receiver.failure, InputError) and "hangs in its driver" in str(line.receiver.failure)
+    assert 9 < len(line.made) < 20, "counted from the last time it was something else"
+
+
+def test_only_connections_that_are_begun_count_and_make_the_waiting_short_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "SETTLED_SECONDS", 0.05)
+    monkeypatch.setattr(module, "MOST_STUCK", 1)
+    resets, waits = [], []
+    monkeypatch.setattr(module.Backoff, "reset", lambda self: resets.append(0))
+    monkeypatch.setattr(module.Backoff, "next", lambda self: (waits.append(0), 0.01)[1])
+    free = threading.Event()
+    good = [picture(1), lambda: time.sleep(0.1), picture(2)]
+    line = Line(iter([*good, lost()]), iter([*good, hang(free)]))
+    wait_for(lambda: len(waits) > 10)  # nine of them with no connection
+    assert (line.receiver.reconnects, line.receiver.connections, len(resets)) == (1, 2, 2)
+    line.receiver.stop()
     free.set()
 
 

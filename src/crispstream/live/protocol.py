@@ -28,6 +28,10 @@ class AccessError(InputError):
     """The other side wants another user or password. Who asks often is locked out."""
 
 
+class HangingError(InputError):
+    """The device hangs in its driver. Where it does so for long, only another process can help."""
+
+
 class EndOfSink(OutputError):  # noqa: N818
     """Nothing more can go there, and there is no point in trying again."""
 

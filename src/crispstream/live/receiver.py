@@ -13,7 +13,7 @@ from crispstream.frame import Frame
 from crispstream.live.addresses import masked
 from crispstream.live.backoff import Backoff
 from crispstream.live.figures import Rate
-from crispstream.live.protocol import CAPTURED, AccessError, EndOfSource, LiveSource, Timeouts
+from crispstream.live.protocol import CAPTURED, AccessError, EndOfSource, HangingError, LiveSource, Timeouts
 
 GRACE_SECONDS = 2.0
 """What a source may need beyond its timeouts before it counts as stuck."""
@@ -34,9 +34,9 @@ class Receiver:
     """Delivers the frames of one connection after the other: ``deliver(frame, captured)`` from a thread.
 
     ``make`` gives a closed source, one for each connection; ``connections`` counts those that brought frames.
-    ``dropped`` and ``damaged`` are those of all sources so far. ``name`` has no credentials. Between ``start`` and
-    ``stop``; ``ended`` is set when nothing more will come, and ``failure`` is then why, if it is not the source's natural
-    end: UsageError, or InputError where everything hangs.
+    ``dropped`` and ``damaged`` are those of all sources so far, ``reconnects`` counts tries after the first one.
+    ``name`` has no credentials. Between ``start`` and ``stop``; ``ended`` is set when nothing more will come, and
+    ``failure`` is then why, if it is not the source's natural end: UsageError, or InputError where everything hangs.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class Receiver:
         self._counting = threading.Lock()
         self._before = 0, 0  # dropped and damaged in earlier connections
         self._stuck: list[_Connection] = []
-        self._full_since: float | None = None
+        self._hanging_since: float | None = None
+        self._backoff = Backoff()
         self._told, self._told_at = ("", 0), 0.0
         self._thread = threading.Thread(target=self._supervise, name="crispstream-receiver", daemon=True)
         self.state, self.error = "connecting", ""
@@ -88,7 +89,6 @@ class Receiver:
             return dropped, damaged
 
     def _supervise(self) -> None:
-        backoff = Backoff()
         try:
             while not self._stop.is_set():
                 error = self._connect_once()
@@ -101,17 +101,14 @@ class Receiver:
                 if isinstance(error, UsageError):
                     self.state, self.error, self.failure = "ended", masked(str(error)), error
                     break
-                if self._blocked():
-                    self.failure = InputError(f"{len(self._stuck)} connections hang and do not close", "start again")
+                if self._blocked(error):
+                    self.failure = InputError(masked(str(error)), "start again")
                     self.state, self.error = "ended", str(self.failure)
                     break
-                if self._connection is not None and self._connection.settled:
-                    backoff.reset()
-                pause = REFUSED_SECONDS if isinstance(error, AccessError) else backoff.next()
+                pause = REFUSED_SECONDS if isinstance(error, AccessError) else self._backoff.next()
                 self.state, self.error = "reconnecting", masked(str(error)) or type(error).__name__
                 self._tell(error, pause)
                 self._stop.wait(pause)
-                self.reconnects += 1
         finally:
             self.ended.set()
 
@@ -126,38 +123,42 @@ class Receiver:
 
     def _connect_once(self) -> Exception:
         """One connection until it ends, and what it ended with."""
-        if self._full():
-            return TimeoutError(f"{len(self._stuck)} connections hang and do not close")
+        self._stuck = [connection for connection in self._stuck if not connection.done.is_set()]
+        if len(self._stuck) >= MOST_STUCK:
+            return HangingError(f"{len(self._stuck)} connections hang and do not close")
         try:
             connection = _Connection(self._make(), self._take)
         except Exception as error:
             return error
         before = self._lost()
         with self._counting:
+            self.reconnects += self._connection is not None
             self._before, self._connection = before, connection
         connection.start()
+        end = self._follow(connection)
+        connection.cancel()
+        if connection.settled:
+            self._backoff.reset()
+        return end
+
+    def _follow(self, connection: _Connection) -> Exception:
+        """Wait for its end, and for no longer than a source may be silent; what it ended with."""
         while not connection.done.wait(0.1):
             if self._stop.is_set():
                 break
             silent = monotonic() - connection.heard
             if silent > GRACE_SECONDS + (self._timeouts.read if connection.frames else self._timeouts.open):
-                connection.cancel()
                 self._stuck.append(connection)
                 return TimeoutError(f"stuck: nothing for {silent:.1f} s")
-        connection.cancel()
         return connection.error or TimeoutError("no frame")
 
-    def _full(self) -> bool:
-        self._stuck = [connection for connection in self._stuck if not connection.done.is_set()]
-        return len(self._stuck) >= MOST_STUCK
-
-    def _blocked(self) -> bool:
-        """Whether it has been full for too long: only another process can help then."""
-        if not self._full():
-            self._full_since = None
+    def _blocked(self, error: Exception) -> bool:
+        """Whether the source has been hanging for too long: only another process can help then."""
+        if not isinstance(error, HangingError):
+            self._hanging_since = None
             return False
-        self._full_since = self._full_since or monotonic()
-        return monotonic() - self._full_since > BLOCKED_SECONDS
+        self._hanging_since = self._hanging_since or monotonic()
+        return monotonic() - self._hanging_since > BLOCKED_SECONDS
 
     def _take(self, frame: Frame, first: bool) -> None:
         self.size, size = (frame.width, frame.height), self.size

@@ -82,8 +82,8 @@ def _line(status: dict[str, Any]) -> str:
 
 @contextmanager
 def _stopping(session: LiveSession) -> Iterator[None]:
-    """Systemd and terminals may send SIGTERM and SIGHUP one after the other: after the first signal both are ignored, as
-    long as the process lives. Only who presses Ctrl-C twice means it."""
+    """Systemd and terminals may send SIGTERM and SIGHUP one after the other: after the first signal both are ignored,
+    as long as the process lives. Only who presses Ctrl-C twice means it."""
     interrupts = 0
 
     def stop(number: int, _: FrameType | None) -> None:

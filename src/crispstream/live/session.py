@@ -101,9 +101,9 @@ class LiveSession:
         and the sinks are closed. ``on_tick`` is called every ``tick`` seconds meanwhile, ``on_ending`` once before the
         finish, both in this thread.
 
-        Raises what ended the session: UsageError, EngineError, or InputError of a source that cannot be tried again; and
-        EngineError or InputError where there was no result because every frame failed, or none came. What a sink failed
-        with is in ``summary``.
+        Raises what ended the session: UsageError, EngineError, or InputError of a source that cannot be tried again;
+        and EngineError or InputError where there was no result because every frame failed, or none came. What a sink
+        failed with is in ``summary``.
         """
         self._started = monotonic()
         for outlet in self._outlets:

@@ -20,7 +20,7 @@ def exposition(status: Mapping[str, Any], viewers: int, encoded: int, dropped: i
         (
             "source_reconnects_total",
             "counter",
-            "Connections to the source after the first.",
+            "Tries to connect to the source after the first.",
             _one(source["reconnects"]),
         ),
         ("source_damaged_total", "counter", "Frames or packets that could not be decoded.", _one(source["damaged"])),

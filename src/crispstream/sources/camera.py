@@ -15,7 +15,7 @@ from typing import Any
 
 from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
-from crispstream.live.protocol import CAPTURED, POLL_SECONDS, Timeouts
+from crispstream.live.protocol import CAPTURED, POLL_SECONDS, HangingError, Timeouts
 
 _TIME_BASE = Fraction(1, 1_000_000)
 _OLDEST = 2.0
@@ -63,15 +63,16 @@ class CameraSource:
         self._closed = False
 
     def open(self) -> None:
-        """Open the camera and wait for its first frame. Raises InputError."""
+        """Open the camera and wait for its first frame. Raises InputError, HangingError where the driver holds the
+        thread of the connection before this one."""
         self._check_access()
         os.environ.setdefault(_SELECT_TIMEOUT, str(max(1, math.ceil(self._timeouts.read))))
         deadline = monotonic() + self._timeouts.open
         before = _owners.get(self.name)
         if before is not None:  # it lets go of the camera when the driver lets go of it
-            before.join(self._timeouts.open)
+            before.join(self._timeouts.open / 2)  # the other half is for the first frame
             if before.is_alive():
-                raise InputError(f"{self.name} hangs in its driver", "unplug the camera and plug it in again")
+                raise HangingError(f"{self.name} hangs in its driver", "unplug the camera and plug it in again")
         thread = _owners[self.name] = threading.Thread(target=self._run, name="crispstream-camera", daemon=True)
         thread.start()
         with self._changed:
