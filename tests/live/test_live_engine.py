@@ -94,6 +94,32 @@ def test_two_changes_before_a_frame_leave_one_engine(live: LiveEngine) -> None:
     before.close()
 
 
+@pytest.mark.parametrize("switches", [1, 2])
+def test_the_old_engine_is_closed_though_the_first_frames_of_the_new_one_fail(live: LiveEngine, switches: int) -> None:
+    """By who gets it with the first frame that does not fail, or in the end."""
+    for _ in range(switches):
+        switched(live)  # with no frame yet to try it on
+        assert live._coming is not None
+        stream = live._coming.open_stream
+        live._coming.open_stream = Refusing  # type: ignore[method-assign, assignment]
+        for _ in range(2):
+            with pytest.raises(EngineError):
+                live.submit(FRAME)
+        assert Watched.opened == 2
+        live._last = None
+    if switches == 1:
+        live._stream = stream()
+        _, before = live.submit(FRAME)
+        assert before is not None and Watched.opened == 2
+        before.close()
+        assert live.submit(FRAME)[1] is None
+
+
+class Refusing:
+    def submit(self, frame: Frame) -> Any:
+        raise EngineError("out of memory")
+
+
 def test_names_that_do_not_exist(live: LiveEngine) -> None:
     for wrong in ({"preset": "huge"}, {"preset": "nano", "backend": "magic"}):
         with pytest.raises(UsageError):

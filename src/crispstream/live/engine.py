@@ -28,6 +28,7 @@ class LiveEngine:
         self._deblurrer = Deblurrer(**self._options)
         self._name = self._deblurrer.engine.name
         self._stream: DeblurStream = self._deblurrer.open_stream()
+        self._before: Deblurrer | None = None
         self._last: Frame | None = None
         self._lock = threading.Lock()
         self._coming: Deblurrer | None = None
@@ -55,12 +56,19 @@ class LiveEngine:
         with self._lock:
             self._last = frame
             coming, self._coming = self._coming, None
-            before = None
+            fruitless = None
             if coming is not None:
-                before, self._deblurrer = self._deblurrer, coming
-                self._name = coming.engine.name
+                if self._before is not None:  # the one in use has not begun a single frame
+                    fruitless = self._deblurrer
+                self._before = self._before or self._deblurrer
+                self._deblurrer, self._name = coming, coming.engine.name
                 self._stream = coming.open_stream()
-        return self._stream.submit(frame), before
+        if fruitless is not None:
+            fruitless.close()
+        pending = self._stream.submit(frame)
+        with self._lock:  # until now it is kept, in order to be closed
+            before, self._before = self._before, None
+        return pending, before
 
     def switch(self, preset: str, backend: str | None = None) -> None:
         """Open another engine beside this one and go over to it when it is ready; ``error`` says why it is not.
@@ -108,9 +116,11 @@ class LiveEngine:
         """Free the engines. Idempotent."""
         with self._lock:
             self._closed = True
-            coming, self._coming = self._coming, None
-        if coming is not None:
-            coming.close()
+            others = self._coming, self._before
+            self._coming = self._before = None
+        for other in others:
+            if other is not None:
+                other.close()
         self._deblurrer.close()
 
     def _open(self, options: dict[str, Any]) -> None:
