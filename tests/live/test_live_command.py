@@ -55,6 +55,7 @@ def test_sigterm_finishes_the_film(clip: Path, tmp_path: Path) -> None:
     film = tmp_path / "out.mkv"
     with Live(str(clip), "--loop", "--to", str(film), "--json") as run:
         run.logged("out.mkv: open")
+        assert run.logged("engine: ").startswith("engine: nano by onnxruntime")
         time.sleep(1)
         assert run.end() == 0
         report = run.report()

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from crispstream.deblurrer import Deblurrer, DeblurStream, Pending
+from crispstream.engine.protocol import on_gpu
 from crispstream.engine.select import BACKENDS
 from crispstream.errors import UsageError
 from crispstream.frame import Frame
@@ -26,7 +27,8 @@ class LiveEngine:
         self._first = preset
         self._options = {"preset": preset, **options}
         self._deblurrer = Deblurrer(**self._options)
-        self._name = self._deblurrer.engine.name
+        self._name, self._device = _place(self._deblurrer)
+        _logger.info("engine: %s by %s on %s", preset, self._name, self._device)
         self._stream: DeblurStream = self._deblurrer.open_stream()
         self._before: Deblurrer | None = None
         self._last: Frame | None = None
@@ -61,7 +63,7 @@ class LiveEngine:
                 if self._before is not None:  # the one in use has not begun a single frame
                     fruitless = self._deblurrer
                 self._before = self._before or self._deblurrer
-                self._deblurrer, self._name = coming, coming.engine.name
+                self._deblurrer, (self._name, self._device) = coming, _place(coming)
                 self._stream = coming.open_stream()
         if fruitless is not None:
             fruitless.close()
@@ -100,7 +102,7 @@ class LiveEngine:
             "preset": self._options["preset"],
             "backend": self._options.get("backend", "auto"),
             "name": self._name,
-            "device": self._options.get("device", "auto"),
+            "device": self._device,
             "strength": self.strength,
             "ms": stats["stage_ms"].get("engine"),
             "opening": opening,
@@ -143,7 +145,16 @@ class LiveEngine:
                 coming.strength = self._deblurrer.strength
                 self._coming, unused = coming, self._coming
                 self._options, self.error = {**options, "strength": coming.strength}, ""
-                _logger.info("engine: %s on %s", options["preset"], coming.engine.name)
+                _logger.info("engine: %s by %s on %s", options["preset"], *_place(coming))
             self._opening = None
         if unused is not None:
             unused.close()
+
+
+def _place(deblurrer: Deblurrer) -> tuple[str, str]:
+    """Name of the engine in use and where it runs: cpu, or cuda:N with the card's name."""
+    engine = deblurrer.engine
+    if not on_gpu(engine):
+        return engine.name, "cpu"
+    device = engine.worker.device
+    return engine.name, f"cuda:{device.index} ({device.name})"
