@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import resource
@@ -21,6 +22,7 @@ from preview_stub import StubSession, drawn_shot, feeding
 
 from crispstream.errors import OutputError
 from crispstream.preview import encode
+from crispstream.preview.answers import HEADERS
 from crispstream.preview.server import MAX_VIEWERS, PreviewServer
 from crispstream.preview.server import Session as SessionProtocol
 
@@ -115,7 +117,16 @@ def test_control(server: PreviewServer, session: StubSession) -> None:
         assert wrong == (400, {"error": "unknown preset 'huge'", "hint": "known presets: nano, small"})
         for nonsense in ({}, [], "strength", {"strength": "much"}, {"strength": True}, {"preset": 3}, {"volume": 1}):
             assert (await post(nonsense))[0] == 400, nonsense
-        assert session.strength == 1.5
+        asked = list(session.asked)
+        for half in (
+            {"strength": 0.3, "preset": "huge"},
+            {"strength": 0.3, "backend": 1},
+            {"strength": 3, "preset": "small"},
+        ):
+            assert (await post(half))[0] == 400, half
+        assert session.strength == 1.5 and session.asked == asked, "all of it or nothing"
+        assert await post({"strength": 0.5, "preset": "small"}) == (200, {"ok": True})
+        assert session.strength == 0.5 and session.asked[-1][0] == "small"
 
     asking(server, ask)
 
@@ -395,6 +406,45 @@ def test_large_requests(server: PreviewServer, session: StubSession) -> None:
 
     asking(server, ask)
     assert session.strength == 1
+
+
+HEAD = b"POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"rtsp://u:secret@cam/1 secret\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"secret" * 2000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nBad secret\r\n\r\n",
+        b"GET / HTTP/1.1\r\nBad " + b"-key" * 5000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"://a:" * 6000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: secret\r\n" * 1000 + b"\r\n",
+        HEAD + b"Content-Length: secret\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nsecret\r\n",
+        HEAD + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"str\r\nsecret\r\n',
+        HEAD + b"Content-Encoding: deflate\r\nContent-Length: 6\r\n\r\nsecret",
+    ],
+    ids=[
+        *("tls", "line", "version", "long-line", "header", "keys", "long-header", "headers"),
+        *("length", "chunk", "second-chunk", "encoding"),
+    ],
+)
+def test_what_is_no_request_is_answered_like_any_other_failure_and_not_logged(
+    server: PreviewServer, caplog: pytest.LogCaptureFixture, request_bytes: bytes
+) -> None:
+    with caplog.at_level(logging.DEBUG), raw(server) as connection:
+        connection.sendall(request_bytes)
+        with connection.makefile("rb") as answer:
+            status, headers, body = answer.readline(), http.client.parse_headers(answer), answer.readline()
+    assert b" 400 " in status
+    assert {name: headers[name] for name in HEADERS} == HEADERS
+    assert headers["Content-Type"] == "application/json; charset=utf-8" and int(headers["Content-Length"]) == len(body)
+    assert json.loads(body)["error"] and b"\n" not in body
+    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+    assert "secret" not in caplog.text and len(caplog.text) < 2000
 
 
 def test_rates(server: PreviewServer) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
-from crispstream.preview.security import HEADERS
+from crispstream.preview.answers import HEADERS, failure
+
+_logger = logging.getLogger("crispstream.live")
 
 
 class _Full(asyncio.Protocol):
@@ -22,6 +26,28 @@ class _Full(asyncio.Protocol):
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "", ""]
         transport.write("\r\n".join(lines).encode() + body)
         transport.close()
+
+
+class _Handler(web.RequestHandler):
+    """aiohttp's, but what is no request has our answer, and nothing of it is logged: anybody may send it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """``message`` and ``exc`` hold what was sent."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of the answer has been sent")
+        if status >= 500:
+            _logger.error("preview: no answer can be given: %.200r", exc)
+        answer = failure(status, "this is no HTTP request" if status < 500 else "the server has failed: see its log")
+        answer.force_close()
+        return answer
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A connection ends because of this."""
+        _logger.debug("preview: %.200s", " ".join(map(repr, (*args, kw.get("exc_info")))))
 
 
 @dataclass
@@ -50,7 +76,14 @@ class Connections:
             self._forget_closed()
         if len(self._watched) >= self._most:
             return _Full()
-        protocol = self._server()
+        protocol = _Handler(
+            self._server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as everywhere in aiohttp
+            auto_decompress=False,
+            keepalive_timeout=self._patience,
+            lingering_time=0,
+        )
         self._watched[protocol] = _Watched(asyncio.get_running_loop().time())
         return protocol
 

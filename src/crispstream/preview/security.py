@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may look and how much one may ask: token, hosts and origins, rates, headers."""
+"""Who may look and how much one may ask: token, hosts and origins, rates."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ from crispstream.errors import UsageError
 
 SHORTEST_TOKEN = 16
 """Characters; ``secrets.token_urlsafe()`` makes 43."""
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-store",
-    "Server": "crispstream",
-}
 
 
 class RefusedError(Exception):

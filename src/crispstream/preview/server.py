@@ -19,10 +19,11 @@ from aiohttp import hdrs, web
 from crispstream.engine.select import BACKENDS
 from crispstream.errors import CrispStreamError, OutputError, UsageError
 from crispstream.preview import encode
+from crispstream.preview.answers import failure, strict
 from crispstream.preview.connections import Connections
 from crispstream.preview.feed import PreviewSink, Viewer, Viewers
 from crispstream.preview.prometheus import exposition
-from crispstream.preview.security import HEADERS, Guard, RefusedError
+from crispstream.preview.security import Guard, RefusedError
 
 MAX_VIEWERS = 32
 MAX_REQUEST = 64 * 1024
@@ -130,7 +131,7 @@ class PreviewServer:
             self._viewers = Viewers(self.sink, pictures, self._fps, self._patience)
             self.sink.listen(self._viewers.notify)
             application = web.Application(middlewares=[self._answer], client_max_size=MAX_REQUEST)
-            application.on_response_prepare.append(_strict)
+            application.on_response_prepare.append(strict)
             application.add_routes(
                 [
                     web.get("/", self._page),
@@ -142,15 +143,7 @@ class PreviewServer:
                     web.post("/control", self._control),
                 ]
             )
-            runner = web.AppRunner(
-                application,
-                access_log=None,
-                handle_signals=False,
-                keepalive_timeout=self._patience,
-                lingering_time=0,
-                logger=_logger,
-                shutdown_timeout=1,
-            )
+            runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=1)
             await runner.setup()
             assert runner.server is not None
             self._connections = Connections(runner.server, _CONNECTIONS, self._patience)
@@ -175,21 +168,23 @@ class PreviewServer:
             self._guard.admit(request)
             return self._guard.sign_in(request) or await handler(request)
         except RefusedError as error:
-            refusal = _failure(error.status, str(error))
+            refusal = failure(error.status, str(error))
             refusal.force_close()  # places are few, and who may not look keeps none
             return refusal
         except UsageError as error:
-            return _failure(400, str(error), error.hint)
+            return failure(400, str(error), error.hint)
         except CrispStreamError as error:
-            return _failure(503, str(error), error.hint)
+            return failure(503, str(error), error.hint)
         except web.HTTPRequestEntityTooLarge:
-            return _failure(413, f"a request may have {MAX_REQUEST} bytes at most")
+            return failure(413, f"a request may have {MAX_REQUEST} bytes at most")
+        except web.RequestPayloadError:
+            return failure(400, "the body of the request cannot be read")
         except web.HTTPException as error:
-            return _failure(error.status, error.reason.lower())
+            return failure(error.status, error.reason.lower())
         except Exception as error:
             if not isinstance(error, ConnectionError):  # who has left is nothing to report
-                _logger.error("preview: %s %r fails: %r", request.method, request.path, error)
-            return _failure(500, "the server has failed: see its log")
+                _logger.error("preview: %s %.100r fails: %.200r", request.method, request.path, error)
+            return failure(500, "the server has failed: see its log")
 
     async def _page(self, request: web.Request) -> web.Response:
         return _static("index.html")
@@ -229,19 +224,19 @@ class PreviewServer:
         return web.json_response({"ok": True})
 
     def _change(self, wanted: dict[str, Any]) -> None:
-        """In the session's thread. Raises RefusedError and UsageError."""
-        if "strength" in wanted:
-            value = wanted["strength"]
-            # Compared before it becomes a float, because an integer may have any number of digits.
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2:
-                raise RefusedError(400, "strength is a number from 0 to 2")
-            self._session.set_strength(float(value))
+        """In the session's thread. Raises RefusedError and UsageError, and then nothing is changed."""
+        value = wanted.get("strength", 0)
+        # Compared before it becomes a float, because an integer may have any number of digits.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2:
+            raise RefusedError(400, "strength is a number from 0 to 2")
         if "preset" in wanted or "backend" in wanted:
-            wanted = {**self._session.status()["engine"], **wanted}  # what is not asked for stays
-            preset, backend = wanted["preset"], wanted["backend"]
+            engine = {**self._session.status()["engine"], **wanted}  # what is not asked for stays
+            preset, backend = engine["preset"], engine["backend"]
             if not isinstance(preset, str) or not isinstance(backend, str):
                 raise RefusedError(400, "preset and backend are names")
             self._session.switch(preset, backend)
+        if "strength" in wanted:
+            self._session.set_strength(float(value))
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers.all) >= MAX_VIEWERS:
@@ -294,11 +289,3 @@ def _static(name: str) -> web.Response:
     if kind is None or "/" in name or "\\" in name or not path.is_file():
         raise web.HTTPNotFound
     return web.Response(body=path.read_bytes(), content_type=kind, charset="utf-8")
-
-
-def _failure(status: int, message: str, hint: str = "") -> web.Response:
-    return web.json_response({"error": message, **({"hint": hint} if hint else {})}, status=status)
-
-
-async def _strict(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
