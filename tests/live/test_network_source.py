@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import logging
 import shutil
@@ -23,6 +24,7 @@ from time import monotonic, sleep
 import av
 import pytest
 from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
 from rtsp_server import Babbler, RtspServer, free_port, missing_package
 from stand_ins import wait_for
 
@@ -123,6 +125,25 @@ def test_a_frozen_server_is_noticed(transport: str) -> None:
         with pytest.raises(InputError, match="sent nothing for 1 s"), opened(server.url, Timeouts(2, 1)):
             pass
         assert monotonic() - begin < 3
+
+
+@needs_server
+def test_a_connection_that_ends_is_gone_at_once(rtsp: RtspServer) -> None:
+    """Python's collector hardly ever looks at what has lived as long as a connection does."""
+
+    def containers() -> int:
+        return sum(isinstance(thing, InputContainer) for thing in gc.get_objects())
+
+    gc.collect()
+    before = containers()
+    gc.disable()
+    try:
+        with opened(rtsp.url) as source:
+            take(source, 2)
+            assert containers() == before + 1
+        assert containers() == before
+    finally:
+        gc.enable()
 
 
 def test_a_port_where_nobody_listens_fails_at_once() -> None:
