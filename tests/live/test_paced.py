@@ -222,9 +222,38 @@ def test_a_silent_pipe_can_be_opened_again(pipe: int) -> None:
 def test_nonsense_on_a_pipe_is_final(pipe: int) -> None:
     os.write(pipe, b"this is not yuv4mpeg\n")
     source = StdinSource(None, Timeouts(open=5, read=5))
+    source.open()
     with pytest.raises(UsageError, match="not yuv4mpeg"):
-        source.open()
+        source.read()
     source.close()
+
+
+def test_a_pipe_that_falls_silent_in_its_header_says_so_and_loses_nothing(pipe: int) -> None:
+    os.write(pipe, b"YUV4MPEG2 W4")
+    source = StdinSource(None, Timeouts(open=0.2, read=0.2))
+    source.open()
+    for _ in range(3):
+        begin = monotonic()
+        assert source.read() is None
+        assert monotonic() - begin < 1
+    os.write(pipe, b" H2 F25:1\nFRAME\n" + bytes(range(12)))
+    frame = source.read()
+    assert frame is not None and (frame.width, frame.height) == (4, 2)
+    assert frame.planes[0].tobytes() == bytes(range(8))
+    source.close()
+
+
+def test_a_terminal_gives_no_frames_and_the_hint_is_what_to_type() -> None:
+    kept, (ours, theirs) = os.dup(0), os.openpty()
+    os.dup2(theirs, 0)
+    try:
+        with pytest.raises(UsageError, match="is a terminal") as caught:
+            StdinSource(None, Timeouts(open=0.1)).open()
+    finally:
+        os.dup2(kept, 0)
+        for descriptor in (kept, ours, theirs):
+            os.close(descriptor)
+    assert "| crispstream live - " in caught.value.hint
 
 
 def test_what_is_lost_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,9 @@ from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live.protocol import CAPTURED, EndOfSource, Timeouts
 from crispstream.sources.pacer import Pacer, wait_until
-from crispstream.sources.raw import STANDARD_INPUT, RawLayout, RawSource
+from crispstream.sources.raw import STANDARD_INPUT, RawLayout, RawSource, read_line
+
+_FEED = "send frames: ffmpeg -i in.mp4 -f yuv4mpegpipe - | crispstream live - --preview 8080"
 
 _logger = logging.getLogger("crispstream.live")
 
@@ -132,19 +134,17 @@ class StdinSource:
         self._frames: Iterator[Frame | None] = iter(())
 
     def open(self) -> None:
-        """Wait for the first byte and read what stands before the frames. Raises InputError and UsageError."""
+        """Wait for the first byte. Raises InputError, and UsageError where frames can never come."""
         try:
             os.fstat(0)
         except OSError:
             raise UsageError(f"{self.name} is closed", "pipe frames into it") from None
+        if os.isatty(0):
+            raise UsageError(f"{self.name} is a terminal", _FEED)
         # Nothing is taken from a silent pipe, so that it can be opened again.
         if not select.select([0], [], [], self._timeouts.open)[0]:
             raise InputError(f"nothing came on {self.name} for {self._timeouts.open:g} s", "is the sender running?")
-        try:
-            self._source = RawSource(None, self._layout)
-        except InputError as error:
-            raise _final(error) from error
-        self._frames = iter(self._source)
+        self._frames = self._read()
 
     def read(self) -> Frame | None:
         """The next frame, None where the pipe is silent. Raises EndOfSource and UsageError."""
@@ -163,6 +163,14 @@ class StdinSource:
             self._source.close()
             self._source = None
         self._frames = iter(())
+
+    def _read(self) -> Iterator[Frame | None]:
+        """The pipe may fall silent in its first line, too, and nothing that was read of it comes again."""
+        header = None
+        if self._layout is None:
+            header = yield from read_line(0)
+        self._source = RawSource(None, self._layout, header)
+        yield from self._source
 
 
 def _final(error: InputError) -> UsageError:

@@ -56,12 +56,12 @@ class RawLayout:
 class RawSource:
     """The frames in ``path``, or on standard input where it is None, numbered in ticks of 1 / rate.
 
-    With ``layout`` the bytes are rawvideo, one frame after the other; without it they are yuv4mpeg. Where nothing
-    comes for a while, iteration gives None. ``warnings`` names an incomplete last frame and what was converted.
-    Raises InputError and UsageError.
+    With ``layout`` the bytes are rawvideo, one frame after the other; without it they are yuv4mpeg, whose first line is
+    ``header`` where it was read before. Where nothing comes for a while, iteration gives None. ``warnings`` names an
+    incomplete last frame and what was converted. Raises InputError and UsageError.
     """
 
-    def __init__(self, path: Path | None, layout: RawLayout | None = None) -> None:
+    def __init__(self, path: Path | None, layout: RawLayout | None = None, header: bytes | None = None) -> None:
         self._name = STANDARD_INPUT if path is None else str(path)
         self._own = path is not None
         self._file = _standard_input() if path is None else os.open(path, os.O_RDONLY)
@@ -69,7 +69,7 @@ class RawSource:
         self.total: int | None = None
         self.warnings: list[str] = []
         try:
-            self.layout = layout or self._read_header()
+            self.layout = layout or self._read_header(header)
         except BaseException:
             self.close()
             raise
@@ -96,7 +96,7 @@ class RawSource:
         number = 1
         while True:
             if not self._raw:
-                marker = yield from self._read_line()
+                marker = yield from read_line(self._file)
                 if not marker:
                     break
                 if not marker.startswith(b"FRAME") and not b"FRAME".startswith(marker):
@@ -104,7 +104,7 @@ class RawSource:
                         f"frame {number} of {self._name} does not begin with FRAME: what follows cannot be read"
                     )
             data = np.empty(self._bytes, np.uint8)
-            got = yield from self._fill(data)
+            got = yield from _fill(self._file, data)
             if number == 1 and self._raw and data[: len(_MAGIC)].tobytes() == _MAGIC:
                 raise InputError(f"{self._name} is yuv4mpeg, not raw frames", "leave out --size: it says all by itself")
             if got < self._bytes:
@@ -126,38 +126,13 @@ class RawSource:
             raise InputError(text, "check --size and --pixel-format" if self._raw else "")
         self.warnings.append(f"{text}: left out")
 
-    def _fill(self, data: Plane) -> Generator[None, None, int]:
-        """Read until ``data`` is full or the input ends; how many bytes came."""
-        view = data.data
-        filled = 0
-        while filled < len(view):
-            if not select.select([self._file], [], [], _TICK)[0]:
-                yield None
-                continue
-            got = os.readv(self._file, [view[filled:]])
-            if got == 0:
-                break
-            filled += got
-        return filled
-
-    def _read_line(self) -> Generator[None, None, bytes]:
-        """Read up to and with a line feed; what came where there is none."""
-        line = bytearray()
-        letter = np.empty(1, np.uint8)
-        while len(line) < _LONGEST_LINE and not line.endswith(b"\n"):
-            if not (yield from self._fill(letter)):
-                break
-            line += letter.tobytes()
-        return bytes(line)
-
-    def _read_header(self) -> RawLayout:
-        reading = self._read_line()
-        while True:
+    def _read_header(self, line: bytes | None) -> RawLayout:
+        reading = read_line(self._file)
+        while line is None:
             try:
                 next(reading)
             except StopIteration as end:
-                line: bytes = end.value
-                break
+                line = end.value
         if not line:
             raise InputError(f"{self._name} is empty")
         if not line.startswith(_MAGIC + b" ") or not line.endswith(b"\n"):
@@ -194,6 +169,32 @@ class RawSource:
             start += rows * row_bytes
             shape = (rows, row_bytes // 2, 2) if index and chroma_samples == 2 else (rows, row_bytes)
             yield plane.reshape(shape)
+
+
+def read_line(file: int) -> Generator[None, None, bytes]:
+    """Read up to and with a line feed; what came where there is none. Gives None where nothing comes for a while."""
+    line = bytearray()
+    letter = np.empty(1, np.uint8)
+    while len(line) < _LONGEST_LINE and not line.endswith(b"\n"):
+        if not (yield from _fill(file, letter)):
+            break
+        line += letter.tobytes()
+    return bytes(line)
+
+
+def _fill(file: int, data: Plane) -> Generator[None, None, int]:
+    """Read until ``data`` is full or the input ends; how many bytes came."""
+    view = data.data
+    filled = 0
+    while filled < len(view):
+        if not select.select([file], [], [], _TICK)[0]:
+            yield None
+            continue
+        got = os.readv(file, [view[filled:]])
+        if got == 0:
+            break
+        filled += got
+    return filled
 
 
 def rawvideo(size: tuple[int, int], pixel_format: str | None, rate: Fraction) -> RawLayout:
