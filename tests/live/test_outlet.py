@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from stand_ins import KeepingSink, picture, wait_for
@@ -14,6 +15,7 @@ from crispstream.errors import ClosedPipeError, OutputError, UsageError
 from crispstream.live import outlet as module
 from crispstream.live.outlet import Outlet
 from crispstream.live.protocol import EndOfSink, Shot
+from crispstream.sinks.snapshots import SnapshotSink
 
 
 def shot(number: int) -> Shot:
@@ -140,6 +142,16 @@ def test_what_waits_for_a_sink_that_ends_is_lost_and_counted_and_let_go() -> Non
         made.outlet.offer(shot(i))
     assert (made.outlet.frames, made.outlet.dropped) == (2, 14)
     assert not made.outlet._queue._items
+
+
+def test_shots_between_two_pictures_are_neither_frames_nor_dropped(tmp_path: Path) -> None:
+    outlet = Outlet("now.png", lambda: SnapshotSink(tmp_path / "%d-%H%M%S.png", every=10), 100)
+    outlet.start()
+    for i in range(25):
+        outlet.offer(Shot(picture(i), picture(i), 100.0 + i, i))
+    outlet.finish()
+    assert outlet.join(5)
+    assert (outlet.frames, outlet.dropped, len(list(tmp_path.iterdir()))) == (3, 0, 3)
 
 
 def test_a_sink_that_cannot_be_closed_is_aborted() -> None:

@@ -29,8 +29,8 @@ class Outlet:
     """``make`` gives a sink, also after the one before has failed. ``capacity``: shots that may wait.
 
     ``state``: "open", "waiting" (for the first shot), "failed" (tried again unless ``ended``), "closed" (for good);
-    ``status`` also knows "stalled". ``dropped`` counts the shots that the sink had no time for or that came while it
-    was down.
+    ``status`` also knows "stalled". ``frames`` counts the shots that are in the sink, ``dropped`` those that it had no
+    time for or that came while it was down; those that a sink does not want are neither.
     """
 
     def __init__(self, name: str, make: Callable[[], LiveSink], capacity: int) -> None:
@@ -109,10 +109,10 @@ class Outlet:
                 try:
                     self._writing_since = monotonic()
                     sink = sink or self._make()
-                    sink.write(shot)
-                    self._let_go(monotonic() - shot.captured)
+                    wanted = sink.write(shot) is not False
+                    self._let_go(shot, frames=int(wanted))
                 except Exception as error:
-                    self._let_go(None)
+                    self._let_go(shot, missed=1)
                     _abort(sink)
                     sink = None
                     if isinstance(error, ClosedPipeError):
@@ -146,17 +146,16 @@ class Outlet:
             self._lose_what_waits()
             self.ended.set()
 
-    def _let_go(self, seconds: float | None) -> None:
-        """The shot in hand is in the sink, so many seconds after its capture, or it is lost (None)."""
+    def _let_go(self, shot: Shot, frames: int = 0, missed: int = 0) -> None:
+        """The shot in hand is in the sink, lost, or was not wanted."""
         with self._lock:
             self._writing_since = None
             if self._left_behind:  # it counts as lost already
                 return
-            if seconds is None:
-                self._missed += 1
-            else:
-                self.frames += 1
-                self.latency.add(seconds)
+            self.frames += frames
+            self._missed += missed
+            if frames:
+                self.latency.add(monotonic() - shot.captured)
 
     def _lose(self) -> None:
         """A shot that nobody has begun to write is lost."""

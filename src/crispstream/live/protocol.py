@@ -94,8 +94,9 @@ class LiveSink(Protocol):
 
     name: str
 
-    def write(self, shot: Shot) -> None:
-        """Take one shot. Raises OutputError, EndOfSink, and ClosedPipeError where nobody will ever look again."""
+    def write(self, shot: Shot) -> bool | None:
+        """Take one shot; False where the sink does not want this one. Raises OutputError, EndOfSink, and
+        ClosedPipeError where nobody will ever look again."""
 
     def close(self) -> None:
         """Finish what is open, so that it plays. Raises OutputError."""

@@ -40,10 +40,10 @@ class SnapshotSink:
         self._due = float("-inf")
         self._reformatter = VideoReformatter()
 
-    def write(self, shot: Shot) -> None:
-        """Write a picture where it is time for one. Raises OutputError."""
+    def write(self, shot: Shot) -> bool:
+        """Write a picture where it is time for one, and say whether it was. Raises OutputError."""
         if shot.captured < self._due:
-            return
+            return False
         wall = time.time() - (time.monotonic() - shot.captured)
         path = self._path if self._names is None else self._names.next(wall)
         rgb = converted(upright(shot.after), PixelFormat.RGB24, self._reformatter)
@@ -56,6 +56,7 @@ class SnapshotSink:
         self._due += self._every
         if self._due <= shot.captured:
             self._due = shot.captured + self._every
+        return True
 
     def close(self) -> None:
         """Every picture is finished already."""
