@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,24 @@ def test_leaving_a_stream_early_leaves_no_thread(deblur: Deblurrer) -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_fetching_and_computing_go_on_while_a_result_is_used(deblur: Deblurrer) -> None:
+    fetched = [threading.Event() for _ in range(6)]
+
+    def frames() -> Iterator[Frame]:
+        for event in fetched:
+            event.set()
+            yield Frame.from_array(blurred())
+
+    before = deblur.stats.frames
+    for _ in deblur.stream(frames()):
+        assert fetched[4].wait(10), "the source runs ahead"
+        deadline = time.monotonic() + 10
+        while deblur.stats.frames < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert deblur.stats.frames >= before + 2, "the next frame is computed meanwhile"
+        break
 
 
 def test_threads_share_one_deblurrer(deblur: Deblurrer) -> None:

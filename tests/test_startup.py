@@ -16,7 +16,7 @@ from media.clips import write_clip
 IMPORT_SECONDS = 0.25
 FIRST_FRAME_SECONDS = 1.5
 LIBRARIES_SECONDS = 0.33
-"""What the three libraries below take where FIRST_FRAME_SECONDS was promised; on a slower machine both take longer."""
+"""Where the libraries alone take longer than this, the machine is slow and a run may take as many times longer."""
 LIBRARIES = "import av, numpy, onnxruntime"
 RUN = """
 import os, sys
