@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from chromium import wait_for
 
-from crispstream.errors import EngineError
+from crispstream.deblurrer import Deblurrer
+from crispstream.errors import EngineError, UsageError
+from crispstream.frame import Frame
 from crispstream.live import engine as module
 from crispstream.live.engine import LiveEngine
 
@@ -40,7 +44,6 @@ def test_another_preset_keeps_the_pinned_backend(live: LiveEngine, monkeypatch: 
     let.set()
     wait_for(lambda: live.status()["opening"] is None, "given up")
     assert live.status()["error"] == "first" and asked[0]["backend"] == "onnxruntime"
-    wait_for(lambda: live._opener is not None and not live._opener.is_alive(), "ready for another")
     let.clear()
     live.switch("nano", "torch")
     status = live.status()
@@ -51,3 +54,25 @@ def test_another_preset_keeps_the_pinned_backend(live: LiveEngine, monkeypatch: 
     )
     let.set()
     wait_for(lambda: live.status()["error"] == "second", "its own error")
+
+
+def test_while_none_is_being_opened_another_may_be(live: LiveEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was opened in vain is closed by then, however long that takes."""
+
+    class Refused(Deblurrer):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise EngineError("no plan covers 64x48")
+
+        def close(self) -> None:
+            super().close()
+            time.sleep(0.5)
+
+    live.submit(Frame.from_array(np.zeros((48, 64, 3), np.uint8)))
+    monkeypatch.setattr(module, "Deblurrer", Refused)
+    for _ in range(2):
+        live.switch("nano")
+        with pytest.raises(UsageError, match="just being opened"):
+            live.switch("nano")
+        while live.status()["opening"] is not None:
+            time.sleep(0.001)
+        assert live.status()["error"] == "no plan covers 64x48"

@@ -34,7 +34,6 @@ class LiveEngine:
         self._last: Frame | None = None
         self._lock = threading.Lock()
         self._coming: Deblurrer | None = None
-        self._opener: threading.Thread | None = None
         self._opening: dict[str, str] | None = None
         self._closed = False
         self.error = ""
@@ -85,11 +84,11 @@ class LiveEngine:
         if backend not in ("auto", *BACKENDS):
             raise UsageError(f"there is no backend '{backend}'", f"one of auto, {', '.join(BACKENDS)}")
         with self._lock:
-            if self._opener is not None and self._opener.is_alive():
+            if self._opening is not None:
                 raise UsageError("another engine is just being opened", "try again in a moment")
-            self._opening, self.error = {"preset": preset, "backend": backend}, ""
-            self._opener = threading.Thread(target=self._open, args=({**self._options, **self._opening},), daemon=True)
-            self._opener.start()
+            opening = {"preset": preset, "backend": backend}
+            threading.Thread(target=self._open, args=({**self._options, **opening},), daemon=True).start()
+            self._opening, self.error = opening, ""
 
     def presets(self) -> list[str]:
         """What ``switch`` takes: the presets that are installed, and the one that this began with."""
@@ -126,6 +125,15 @@ class LiveEngine:
         self._deblurrer.close()
 
     def _open(self, options: dict[str, Any]) -> None:
+        error = ""
+        try:
+            error = self._replace(options)
+        finally:  # not before whatever is of no use is closed: with that another switch is let in
+            with self._lock:
+                self.error, self._opening = error, None
+
+    def _replace(self, options: dict[str, Any]) -> str:
+        """Have the next frame go to an engine with these options; why it will not."""
         coming = None
         try:
             coming = Deblurrer(**options)
@@ -133,22 +141,21 @@ class LiveEngine:
             if self._last is not None:
                 coming.submit(self._last).result()
         except Exception as error:  # whatever is wrong with it, the stream goes on as it is
-            self.error = str(error) or type(error).__name__
-            _logger.error("engine %s: %s", options["preset"], self.error)
-            self._opening = None
+            reason = str(error) or type(error).__name__
+            _logger.error("engine %s: %s", options["preset"], reason)
             if coming is not None:
                 coming.close()
-            return
+            return reason
         with self._lock:
             unused: Deblurrer | None = coming
             if not self._closed:
                 coming.strength = self._deblurrer.strength
                 self._coming, unused = coming, self._coming
-                self._options, self.error = {**options, "strength": coming.strength}, ""
+                self._options = {**options, "strength": coming.strength}
                 _logger.info("engine: %s by %s on %s", options["preset"], *_place(coming))
-            self._opening = None
         if unused is not None:
             unused.close()
+        return ""
 
 
 def _place(deblurrer: Deblurrer) -> tuple[str, str]:
