@@ -79,8 +79,7 @@ class Chart:
     def save(self, path: Path) -> None:
         """Write the PNG; its folder is made."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        small = self._image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-        small.quantize(128).save(path, optimize=True)
+        self._image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).save(path, optimize=True)
 
     def _key(self, name: str) -> str:
         if name not in self._named:

@@ -20,7 +20,7 @@ from crispstream.sinks.video import VideoSink
 Clip: TypeAlias = list[tuple[str, Frame]]
 
 RATE = Fraction(25)
-DISTINCT = 8
+DISTINCT = 4
 """Frames that are drawn; a clip goes through them forth and back."""
 PARTS = ("sharp", "no people", "people")
 """Of the mixed clip: a still page of text; patches of colour and a portrait, both blurred by a moving camera."""

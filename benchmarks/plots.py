@@ -28,7 +28,7 @@ NOT_SHIPPED = {"small": {"real_pairs": 0.56}}
 
 def cost_per_pixel(run: Run) -> Chart:
     """Nanoseconds a pixel against the frame's size; of ``nano``'s reference, too: the same multiply-accumulates."""
-    lines = [("nano", "fp32"), ("nano", "int8"), ("small", "fp32"), ("base", "fp32")]
+    lines = [("nano", "fp32"), ("nano", "int8"), ("small", "fp32")]  # base would press all others to the bottom
     found = {f"{preset} {NAMES[precision]}": engine_seconds(run, preset, precision) for preset, precision in lines}
     whole = run.all("test_engine", preset="nano", precision="fp32", branches="both", threads=2)
     found["nano at its limit"] = {one["params"]["size"]: one["limit_seconds"] for one in whole}

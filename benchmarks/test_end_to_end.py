@@ -25,7 +25,7 @@ from crispstream.runners.protocol import geometry_of
 from crispstream.sources.video import VideoSource
 from crispstream.threads import cpu_quota
 
-FILM_FRAMES = {"640x360": 100, "1280x720": 30}
+FILM_FRAMES = {"640x360": 60, "1280x720": 24}
 ROUNDS = 3
 
 precisions = pytest.mark.parametrize("precision", ["fp32", "int8"])
