@@ -326,7 +326,7 @@ def _one_line(error: Exception | str) -> str:
 
 def _import_trouble(error: ImportError) -> str:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    reason = str(error).strip().splitlines()[0]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
         f"GStreamer's Python {version} cannot import crispstream ({reason}): set PYTHONPATH to the site-packages folder"
         f" of a virtual environment of Python {version} in which it is installed"

@@ -231,12 +231,16 @@ def test_a_camera_that_is_unplugged_says_so(plug: Any, device: Path) -> None:
     assert not isinstance(caught.value, EndOfSource)
 
 
-def test_an_error_of_opencv_is_an_input_error(plug: Any) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(cv2.error("OpenCV: something\nin many lines"), "in many lines"), (MemoryError(), "MemoryError")],
+)
+def test_an_error_of_opencv_is_an_input_error(plug: Any, error: Exception, told: str) -> None:
     def act(n: int) -> Read:
-        raise cv2.error("OpenCV: something\nin many lines")
+        raise error
 
     source, _ = plug(act)
-    with pytest.raises(InputError, match="failed: in many lines"):
+    with pytest.raises(InputError, match=f"failed: {told}$"):
         source.open()
 
 

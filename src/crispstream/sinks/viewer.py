@@ -25,7 +25,7 @@ def main() -> None:
     try:
         _show(feed)
     except cv2.error as error:
-        feed.say(error=str(error).strip().splitlines()[0])
+        feed.say(error=(str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _show(feed: Feed) -> None:

@@ -114,7 +114,8 @@ class CameraSource:
         except InputError as error:
             self._fail(error)
         except Exception as error:  # OpenCV's own, and whatever a driver leads to
-            self._fail(InputError(f"{self.name} failed: {str(error).strip().splitlines()[-1]}"))
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            self._fail(InputError(f"{self.name} failed: {reason}"))
         finally:
             if capture is not None:
                 capture.release()
