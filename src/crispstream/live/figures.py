@@ -74,12 +74,6 @@ class Rate:
             self.count += 1
             self._times.append(monotonic())
 
-    @property
-    def last(self) -> float | None:
-        """When the last event was (``time.monotonic()``)."""
-        with self._lock:
-            return self._times[-1] if self._times else None
-
     def per_second(self) -> float:
         """Mean rate from the first event of the last RECENT_SECONDS up to now."""
         now = monotonic()
