@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from process import Live
 from stand_ins import picture, wait_for
 
 from crispstream.errors import OutputError, UsageError
+from crispstream.live.kinds import idle
 from crispstream.live.outlet import Outlet
 from crispstream.live.places import Place, SinkWishes, SourceWishes, outlets_of, source_of
 from crispstream.live.protocol import Shot
@@ -185,6 +187,43 @@ def test_a_sink_that_failed_for_good_costs_the_exit_code_and_not_the_summary(cli
 def test_arguments_are_told_before_the_engine_opens(arguments: tuple[str, ...], words: str) -> None:
     """Of two wrong ones the argument is told, not the preset."""
     assert words in told(*arguments, "--preset", "huge", code=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "targets", "given", "found"),
+    [
+        ("0", ["a.mkv"], ["--size", "--rate", "--camera-format", "--crf", "--preset"], []),
+        ("0", ["a.png"], ["--transport", "--loop", "--segment", "--bitrate", "--overwrite"], [0, 1, 2, 3]),
+        ("rtsp://h/1", ["-"], ["--transport", "--pixel-format", "--rate", "--size", "--open-timeout"], [3]),
+        ("http://h/1", ["rtmp://h/a/b"], ["--transport", "--encoder", "--bitrate", "--crf"], [0, 3]),
+        ("a ! b", ["window"], ["--read-timeout", "--camera-format", "--snapshot-every", "--speed"], [1, 2, 3]),
+        ("-", ["a.mkv"], ["--pixel-format", "--read-timeout", "--open-timeout"], [0, 1]),
+        ("-", ["a.png"], ["--pixel-format", "--size", "--rate"], []),
+        ("-", ["a.png"], ["--rate"], [0]),
+        ("in.mp4", ["a.mkv"], ["--loop", "--open-timeout", "--rate", "--snapshot-every"], [1, 3]),
+        ("in.mp4", [], ["--overwrite", "--max-latency"], [0]),
+    ],
+)
+def test_options_that_nothing_heeds(source: str, targets: list[str], given: list[str], found: list[int]) -> None:
+    assert [line.split()[0] for line in idle(given, source, targets)] == [given[i] for i in found]
+
+
+def test_every_option_but_those_of_the_engine_and_the_session_is_known_there() -> None:
+    of_all = {"preset", "strength", "engine-backend", "device", "threads", "no-gating", "max-latency", "duration"}
+    of_all |= {"to", "preview", "log-json", "quiet", "json", "debug", "help"}
+    shown = subprocess.run([*LIVE, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+    options = set(re.findall(r"--[a-z-]+", re.sub(r"(?m)^ {10,}.*|-- ", "", shown)))
+    unknown = options - {f"--{name}" for name in of_all}
+    assert len(unknown) > 12 and len(list(idle(unknown, "missing", ["window"]))) == len(unknown) - 1
+
+
+def test_what_nothing_heeds_is_told_once_each(clip: Path) -> None:
+    arguments = ("--to", "a.mkv", "--size", "640x360", "--transport", "tcp", "--crf", "20")
+    with Live(str(clip), *arguments) as run:
+        assert run.process.wait(60) == 0
+        idle_options = [message for message in run.messages if "does nothing here" in message]
+    assert [message.split()[0] for message in idle_options] == ["--size", "--transport"]
+    assert idle_options[0] == "--size does nothing here: it is for cameras and raw frames on standard input"
 
 
 def test_hangup_ends_it_in_good_order_unless_it_is_ignored(clip: Path) -> None:

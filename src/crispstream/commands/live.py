@@ -32,6 +32,8 @@ from crispstream.errors import OutputError, UsageError
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _TOKEN = "CRISPSTREAM_TOKEN"
 
+_logger = logging.getLogger("crispstream.live")
+
 
 def seconds(text: str) -> float:
     """Seconds from "10min", "90s", "250ms", "1h" or a plain number. Raises UsageError."""
@@ -61,6 +63,7 @@ def from_environment(text: str) -> str:
 
 
 def live(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -130,13 +133,16 @@ def live(
     limit, until = (None if text is None else seconds(text) for text in (max_latency, duration))
     log_to_stderr(log_json, logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
     timeouts = Timeouts(seconds(open_timeout), seconds(read_timeout))
+    from crispstream.live.kinds import idle
     from crispstream.live.places import SinkWishes, SourceWishes, outlets_of, source_of
+
+    source = from_environment(source)
 
     frames = None if rate is None else frame_rate(rate)
     if frames == 0:
         raise UsageError("a rate of 0 is no stream", "frames a second, such as 25 or 30000/1001")
     place = source_of(
-        from_environment(source),
+        source,
         SourceWishes(
             timeouts,
             None if size is None else frame_size(size),
@@ -160,6 +166,8 @@ def live(
         timeouts=timeouts,
     )
     outlets = outlets_of(targets, wishes, place)
+    for line in idle(_given(context), source, targets):
+        _logger.warning("%s", line)
     if "-" in targets:
         from crispstream.sinks.raw import claim_standard_output
 
@@ -180,6 +188,12 @@ def live(
     summary = serve(session, page, until)
     failed = any(sink["state"] == "failed" for sink in summary["sinks"])
     return Report(summary, "" if quiet else _text(summary), OutputError.exit_code if failed else 0)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The options on the command line, by their long names."""
+    sources = {p.opts[0]: context.get_parameter_source(p.name or "") for p in context.command.params}
+    return [option for option, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
 
 
 def _token(host: str) -> str | None:

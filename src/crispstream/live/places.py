@@ -4,25 +4,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 from crispstream.errors import InputError, OutputError, UsageError
-from crispstream.live.addresses import NETWORK, check, masked, scheme
+from crispstream.live.addresses import NETWORK, check, masked
+from crispstream.live.kinds import STANDARD, WINDOW, sink_kind, source_kind
 from crispstream.live.outlet import Outlet
 from crispstream.live.protocol import LiveSink, LiveSource, Timeouts
 from crispstream.sinks.names import has_place, keep
 from crispstream.sinks.partial import PartialFile
 
-STANDARD = "-"
-WINDOW = "window"
 _RATE = Fraction(25)
 _FILM_SHOTS = 16
 _SHOWN_SHOTS = 2
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +66,28 @@ class Place:
 
 def source_of(text: str, wishes: SourceWishes) -> Place:
     """``-``, a camera's number or device, a URL, a GStreamer pipeline, or a file. Raises UsageError."""
-    name, timeouts = masked(text), wishes.timeouts
+    name, timeouts, kind = masked(text), wishes.timeouts, source_kind(text)
     if not text:
         raise UsageError("the source is empty", "a camera's number, a URL, a pipeline, a file, or -")
-    if text == STANDARD:
+    if kind == "input":
         from crispstream.sources.paced import StdinSource
         from crispstream.sources.raw import rawvideo
 
         # Without a size it is yuv4mpeg, which says all by itself: format and rate are then those of what is written.
         layout = None if wishes.size is None else rawvideo(wishes.size, wishes.pixel_format, wishes.rate or _RATE)
         return Place("standard input", lambda: StdinSource(layout, timeouts))
-    if re.fullmatch(r"\d{1,3}|/dev/.+", text):
+    if kind == "camera":
         from crispstream.sources.camera import CameraSource
 
         device: int | str = int(text) if text.isdigit() else text
         return Place(name, lambda: CameraSource(device, timeouts, wishes.size, wishes.rate, wishes.fourcc))
-    if scheme(text) is not None:
+    if kind in ("rtsp", "stream"):
         from crispstream.sources.network import NetworkSource
 
         check(text)
 
         return Place(name, lambda: NetworkSource(text, timeouts, wishes.transport))
-    if re.search(r"\s!\s", text):
+    if kind == "pipeline":
         from crispstream.sources.gstreamer import GStreamerSource
 
         return Place(name, lambda: GStreamerSource(text, timeouts))
@@ -140,29 +137,29 @@ def _is_file(text: str) -> bool:
 
 
 def _outlet(text: str, wishes: SinkWishes, source: Place) -> Outlet:
-    name, capacity, path = masked(text), _FILM_SHOTS, Path(text)
+    name, capacity, path, kind = masked(text), _FILM_SHOTS, Path(text), sink_kind(text)
     rate = wishes.rate or source.rate
     make: Callable[[], LiveSink]
     if _is_file(text):
         _check(path, source.path)
-    if text == STANDARD:
+    if kind == "output":
         from crispstream.sinks.stdout import StdoutSink
         from crispstream.sources.raw import raw_format
 
         pixels = None if wishes.pixel_format is None else raw_format(wishes.pixel_format)
         name, make, capacity = "standard output", lambda: StdoutSink(rate, pixels), _SHOWN_SHOTS
-    elif text == WINDOW:
+    elif kind == "window":
         from crispstream.sinks.window import WindowSink
 
         make, capacity = WindowSink, _SHOWN_SHOTS
-    elif scheme(text) is not None:
+    elif kind == "push":
         from crispstream.sinks.push import PushSink
 
         check(text)
         make = lambda: PushSink(text, wishes.encoder or "h264", wishes.bitrate, rate, wishes.timeouts)  # noqa: E731
     elif "://" in text:
         raise UsageError(f"{name} is no address of a stream", f"one of {', '.join(f'{s}://' for s in NETWORK)}")
-    elif path.suffix.lower() in _PICTURES:
+    elif kind == "picture":
         from crispstream.sinks.snapshots import SnapshotSink
 
         make, capacity = lambda: SnapshotSink(path, wishes.every, wishes.overwrite), _SHOWN_SHOTS
