@@ -124,6 +124,7 @@ def test_another_preset(page: Browser, session: StubSession) -> None:
     page.run(change, "preset", "huge")
     wait_for(lambda: "unknown preset 'huge'" in text(page, "toast"), "the error is shown")
     wait_for(lambda: page.run("return document.getElementById('preset').value") == "small", "back to what is")
+    wait_for(lambda: page.run("return document.getElementById('toast').hidden"), "an error is not shown for ever")
 
 
 def test_the_engine_that_is_and_the_one_that_comes(page: Browser, session: StubSession) -> None:
@@ -181,6 +182,31 @@ def test_figures_charts_and_outputs(page: Browser, session: StubSession) -> None
         return [colors.has('63,182,245'), colors.has('245,181,74'), colors.has('255,95,162')] })"""
     wait_for(lambda: page.run(drawn)[1] == [True, True, True], "p50, p95 and p99")
     assert page.run(drawn)[0][0] and page.run(drawn)[3] == [False, False, True], "the share of blur is not known"
+
+
+def test_a_connection_that_is_back_is_not_reported_lost(page: Browser) -> None:
+    """The answer to why one was lost comes when the next one, which looking at the page has begun, is open already."""
+    states = page.run(
+        """return import('/static/link.js').then(async ({ Link }) => {
+            const real = { fetch, WebSocket }, states = [], sockets = [];
+            const settle = () => new Promise(done => setTimeout(done, 50));
+            let answer;
+            window.fetch = () => new Promise(done => { answer = done });
+            window.WebSocket = class { constructor() { sockets.push(this) } send() {} close() {} };
+            const link = new Link({ state: name => states.push(name) });
+            sockets[0].onclose();
+            link.open();
+            sockets[1].onopen();
+            answer({ ok: true, status: 200 });
+            await settle();
+            sockets[1].onclose();
+            answer({ ok: true, status: 200 });
+            await settle();
+            link.close();
+            Object.assign(window, real);
+            return states })"""
+    )
+    assert states == ["open", "lost"]
 
 
 @pytest.mark.parametrize("way", ["replace", "add"])

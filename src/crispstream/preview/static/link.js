@@ -30,9 +30,9 @@ export class Link {
     socket.onclose = () => {
       if (this.socket !== socket) return;
       this.socket = null;
-      this.lost();
+      this.lost(socket);
     };
-    this.socket = socket;
+    this.socket = this.latest = socket;
   }
 
   close() {
@@ -42,16 +42,19 @@ export class Link {
     socket?.close();
   }
 
-  async lost() {
+  async lost(socket) {
+    let denied = false;
     let reason = "";
     try {
       const answer = await fetch("/status");
-      // Asking again would count as another wrong token.
-      if (answer.status === 401) return this.on.state("denied");
+      denied = answer.status === 401;
       if (!answer.ok) reason = (await answer.json()).error;
     } catch {
       // no server: the state says so
     }
+    if (this.latest !== socket) return; // the page was looked at meanwhile, and another connection tried
+    // Asking again would count as another wrong token.
+    if (denied) return this.on.state("denied");
     this.on.state("lost", reason);
     this.timer = setTimeout(() => this.open(), this.wait * (0.75 + Math.random() / 2));
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT);

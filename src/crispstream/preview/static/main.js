@@ -9,6 +9,7 @@ const $ = (id) => document.getElementById(id);
 const stage = new Stage($("stage"));
 const charts = new Charts($("charts"));
 const strength = $("strength");
+const FAILURE_SHOWN = 6000; // milliseconds
 
 let frozen = false;
 let connection = "";
@@ -17,7 +18,6 @@ let touched = 0; // when the strength was last changed here
 let opening = null; // preset and backend that were asked for and are not there yet
 let asking = 0; // such requests that the server has not answered yet
 let shown = {}; // preset and backend in the controls; where they stay the same, an open list is left alone
-let timer = 0;
 let busy = false;
 
 const link = new Link({
@@ -125,16 +125,25 @@ function showSinks(sinks) {
   );
 }
 
-let failure = "";
+let failure = ""; // of the newest request
+let timer = 0;
 async function ask(what) {
+  let now = "";
   try {
     await change(what);
-    failure = "";
   } catch (error) {
-    failure = error.message;
+    now = error.message;
   }
+  failure = now;
+  clearTimeout(timer);
+  timer = setTimeout(forget, FAILURE_SHOWN);
   toast(failure);
   notice();
+}
+
+function forget() {
+  if ($("toast").textContent === failure) toast(""); // else the engine's error is there
+  failure = "";
 }
 
 function showStrength(value) {
