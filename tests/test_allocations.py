@@ -2,7 +2,7 @@
 """In steady state no frame takes new memory: the blocks of earlier frames come back from malloc, pages and all.
 
 A minor page fault is counted for every page that a process touches for the first time, so a plane in new memory shows
-as one for each 4 KiB of it. A machine that moves pages about adds a few now and then: medians are compared.
+as one for each 4 KiB of it. What else goes on adds one or two now and then: medians are compared.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from resource import getpagesize
 from statistics import median
 
 import pytest
 from media.clips import write_clip
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720)}
-PAGE = 4096
 
 STREAM = """
 import json, sys, tracemalloc
@@ -70,6 +70,11 @@ def measured(code: str, *arguments: object) -> object:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def few(frame: int) -> float:
+    """Page faults that are no new memory of ``frame`` bytes, nor a twentieth of it."""
+    return max(3, frame / getpagesize() / 20)
+
+
 def bytes_of(pixel_format: str, size: tuple[int, int]) -> int:
     return size[0] * size[1] * (6 if pixel_format == "BGR24" else 3) // 2
 
@@ -80,7 +85,7 @@ def test_a_stream_in_memory(size: tuple[int, int], pixel_format: str) -> None:
     found = measured(STREAM, *size, pixel_format)
     assert isinstance(found, dict)
     frame = bytes_of(pixel_format, size)
-    assert median(found["faults"]) < frame / PAGE / 20, found["faults"]
+    assert median(found["faults"]) < few(frame), found["faults"]
     # Beside its result a frame takes the head's maps twice, for a while, and small Python objects.
     maps = 2 * 4 * (size[0] // 8) * (size[1] // 8)
     assert median(found["traced"]) < frame + 2 * maps + 32 * 1024, found["traced"]
@@ -92,4 +97,4 @@ def test_from_film_to_film(size: tuple[int, int], tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "in.mp4", frames=14, size=size, audio="aac")
     faults = measured(FILM, clip, tmp_path / "out.mp4")
     assert isinstance(faults, list)
-    assert median(faults) < bytes_of("I420", size) / PAGE / 20, faults
+    assert median(faults) < few(bytes_of("I420", size)), faults
