@@ -79,12 +79,14 @@ def test_latency_stays_flat_with_a_slow_engine_and_every_drop_is_counted() -> No
 
 def test_what_a_source_left_out_is_a_drop_over_all_connections() -> None:
     def lossy(count: int) -> Iterator[Any]:
+        yield lambda: wait_for(lambda: begun)
         yield picture(1)
-        run.sources[-1].dropped, run.sources[-1].damaged = count, 1
+        begun[0].sources[-1].dropped, begun[0].sources[-1].damaged = count, 1
         yield lost() if count == 3 else picture(2)
 
-    run = Run(lossy(3), lossy(4))
-    summary = run.end()
+    begun: list[Run] = []
+    begun.append(Run(lossy(3), lossy(4)))
+    summary = begun[0].end()
     assert summary["drops"]["source"] == 7 and summary["source"]["damaged"] == 2
     assert summary["frames"] == {"in": 3 + 7, "out": 3}
 
