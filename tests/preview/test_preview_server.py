@@ -416,12 +416,13 @@ HEAD = b"POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/
     [
         b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
         b"rtsp://u:secret@cam/1 secret\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / secret/1.1\r\n\r\n",
         b"GET /" + b"secret" * 2000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nBad secret\r\n\r\n",
         b"GET / HTTP/1.1\r\nBad " + b"-key" * 5000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"://a:" * 6000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"X: secret\r\n" * 1000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nExpect: secret\r\n\r\n",
         HEAD + b"Content-Length: secret\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\nsecret\r\n",
         HEAD + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"str\r\nsecret\r\n',
@@ -429,7 +430,7 @@ HEAD = b"POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/
     ],
     ids=[
         *("tls", "line", "version", "long-line", "header", "keys", "long-header", "headers"),
-        *("length", "chunk", "second-chunk", "encoding"),
+        *("expectation", "length", "chunk", "second-chunk", "encoding"),
     ],
 )
 def test_what_is_no_request_is_answered_like_any_other_failure_and_not_logged(
@@ -439,10 +440,10 @@ def test_what_is_no_request_is_answered_like_any_other_failure_and_not_logged(
         connection.sendall(request_bytes)
         with connection.makefile("rb") as answer:
             status, headers, body = answer.readline(), http.client.parse_headers(answer), answer.readline()
-    assert b" 400 " in status
+    assert (b" 417 " if b"Expect" in request_bytes else b" 400 ") in status
     assert {name: headers[name] for name in HEADERS} == HEADERS
     assert headers["Content-Type"] == "application/json; charset=utf-8" and int(headers["Content-Length"]) == len(body)
-    assert json.loads(body)["error"] and b"\n" not in body
+    assert json.loads(body)["error"] and b"\n" not in body and b"secret" not in body
     assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
     assert "secret" not in caplog.text and len(caplog.text) < 2000
 

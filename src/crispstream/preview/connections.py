@@ -45,6 +45,14 @@ class _Handler(web.RequestHandler):
         answer.force_close()
         return answer
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """An Expect header is refused before the application sees the request, and with its text in the answer."""
+        if isinstance(resp, web.HTTPException):
+            resp = failure(resp.status, resp.reason.lower())
+        return await super().finish_response(request, resp, start_time)
+
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """A connection ends because of this."""
         _logger.debug("preview: %.200s", " ".join(map(repr, (*args, kw.get("exc_info")))))
