@@ -3,7 +3,7 @@
 
 Exit codes: 0 at the end of the source, of ``--duration``, after a signal, and when everybody who looked has gone; 4
 where a sink had failed by then (the summary is printed all the same and says which) or cannot be begun; else the
-error's own.
+error's own, also where not one frame came (3) or the engine failed on all of them (5).
 """
 
 from __future__ import annotations
