@@ -95,6 +95,8 @@ def about_threads(run: Run) -> str:
             f"Linux in this virtual machine tells of {len(told)} cores, but {measured}: "
             "they behave as hardware threads of one core, on which 1.8 is out of reach."
         )
+    if not told:
+        return f"Linux does not tell which hardware threads share a core; {measured}."
     return f"Linux tells of {len(told)} cores; {measured}."
 
 

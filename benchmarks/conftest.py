@@ -103,12 +103,23 @@ def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
     """Of each benchmark what ``report`` and ``compare`` read: its name, parameters, time and ``extra_info``."""
     output_json["benchmarks"] = [
-        {
-            "name": f"{Path(one['fullname'].partition('::')[0]).stem}::{one['name']}",
-            "test": one["name"].partition("[")[0],
-            "params": one["params"] or {},
-            "seconds": {key: one["stats"][key] for key in ("min", "median", "rounds")},
-            **one["extra_info"],
-        }
+        _rounded(
+            {
+                "name": f"{Path(one['fullname'].partition('::')[0]).stem}::{one['name']}",
+                "test": one["name"].partition("[")[0],
+                "params": one["params"] or {},
+                "seconds": {key: one["stats"][key] for key in ("min", "median", "rounds")},
+                **one["extra_info"],
+            }
+        )
         for one in output_json["benchmarks"]
     ]
+
+
+def _rounded(value: Any) -> Any:
+    """Plain values with six digits: more say nothing, and the file is read by people, too."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

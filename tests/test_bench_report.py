@@ -135,6 +135,7 @@ def test_one_value_that_misses_is_enough() -> None:
     ("siblings", "virtual", "cost", "words"),
     [
         (["0-1"], False, 0.8, "Hardware threads 0-1 share a core"),
+        ([], False, 0.8, "does not tell which"),
         (["0", "1"], True, 0.8, "out of reach"),
         (["0", "1"], True, 0.52, "tells of 2 cores; the reference convolution itself gains 1.92"),
     ],
