@@ -166,7 +166,8 @@ class PreviewServer:
         self._connections.began(request)
         try:
             self._guard.admit(request)
-            return self._guard.sign_in(request) or await handler(request)
+            signed_in = self._guard.sign_in(request)  # an answer without items is false in aiohttp 3.10
+            return await handler(request) if signed_in is None else signed_in
         except RefusedError as error:
             refusal = failure(error.status, str(error))
             refusal.force_close()  # places are few, and who may not look keeps none
