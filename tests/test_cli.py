@@ -201,6 +201,17 @@ def test_unexpected_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
     assert call("doctor", "--json").data["error"]["message"] == "ZeroDivisionError: a\nb"
 
 
+def test_no_password_in_an_unexpected_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[doctor.Check]:
+        raise ZeroDivisionError("rtsp://me:s3cr3t@camera/1")
+
+    monkeypatch.setattr(doctor, "diagnose", fail)
+    for options in ((), ("--debug",), ("--json",)):
+        outcome = call("doctor", *options)
+        said = outcome.out + outcome.err
+        assert outcome.code == 1 and "s3cr3t" not in said and "rtsp://" in said
+
+
 def test_a_file_name_that_no_encoding_can_say(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "in.mp4", 2).rename(tmp_path / "caf\udce9.mp4")
     done = subprocess.run(

@@ -118,8 +118,11 @@ def _write(text: str, stream: TextIO) -> OSError | None:
 
 def _fail(message: str, hint: str, code: int, as_json: bool) -> int:
     """Say what failed, in one line or as JSON; returns the exit code."""
+    from crispstream.live.addresses import masked  # an error that nobody foresaw may hold the address of a camera
+
+    message = masked(message)
     if "--debug" in sys.argv and sys.exc_info()[0] is not None:
-        traceback.print_exc()
+        _write(masked(traceback.format_exc()), sys.stderr)
     if as_json:
         _print(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
     line = f"crispstream: error: {message}" + (f" ({hint})" if hint else "")
