@@ -50,7 +50,7 @@ int32_t crispstream_cpu_unpack(const crispstream_image *source, const crispstrea
         const Unpack job{*source, *geometry, color_of(*source), packed};
         const int step = 2 * geometry->pack, rows = geometry->padded_height;
         const int bands = band_count(rows, step, threads);
-        std::vector<Buffers> buffers(bands, Buffers(*geometry));
+        std::vector<Buffers> buffers = make_buffers(bands, geometry->padded_width);
         for_each_band(rows, step, bands, [&](int i, int begin, int end) { unpack_band(job, begin, end, buffers[i]); });
     } catch (const std::bad_alloc &) {
         return CRISPSTREAM_NO_MEMORY;
