@@ -184,8 +184,9 @@ CRISPSTREAM_FN void restore(const Blend &job, Buffers &buffers) {
         for (int dx = 0; dx < job.packing.s; ++dx) {
             const float *decoded = buffers.row(Buffers::RGB, c) + dx * job.packing.cells;
             float *value = buffers.row(Buffers::RESIDUAL, c) + dx * job.packing.cells;
+            const int samples = job.packing.samples(job.source.width, dx);
             CRISPSTREAM_INDEPENDENT
-            for (int i = 0; i < job.packing.samples(job.source.width, dx); ++i)
+            for (int i = 0; i < samples; ++i)
                 value[i] = clamp_to(1.0f, decoded[i] + value[i]);
         }
 }
