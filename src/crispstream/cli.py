@@ -122,7 +122,7 @@ def _fail(message: str, hint: str, code: int, as_json: bool) -> int:
 
     message = masked(message)
     if "--debug" in sys.argv and sys.exc_info()[0] is not None:
-        _write(masked(traceback.format_exc()), sys.stderr)
+        _write("\n".join(map(masked, traceback.format_exc().splitlines())), sys.stderr)
     if as_json:
         _print(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
     line = f"crispstream: error: {message}" + (f" ({hint})" if hint else "")

@@ -9,6 +9,7 @@ import math
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 from crispstream.engine.protocol import Engine, EngineSession
@@ -136,6 +138,25 @@ def test_folder_of_links(engine: Manifest, tmp_path: Path) -> None:
     session = session_with_noise(OnnxRuntimeEngine(load(tmp_path / "links")), 48, 32)
     session.run()
     assert_right(session, engine)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: weights.pop("foreground.out.weight"),
+        lambda weights: weights.update({"background.out.bias": weights["foreground.out.bias"][:5]}),
+    ],
+)
+def test_weights_without_the_end_of_a_branch(
+    engine: Manifest, tmp_path: Path, change: Callable[[dict[str, Array]], object]
+) -> None:
+    """Hashes can be right and names or shapes wrong: the next engine is asked, nothing fails at the first frame."""
+    folder = Path(shutil.copytree(engine.folder, tmp_path / "engine"))
+    weights = load_file(engine.weights_path)
+    change(weights)
+    save_file(weights, folder / engine.weights.file)
+    with pytest.raises(EngineError, match=r"ground\.out of 32 to 12 channels"):
+        OnnxRuntimeEngine(replace(engine, folder=folder))
 
 
 def test_threads_do_not_change_the_result(engine: Manifest) -> None:

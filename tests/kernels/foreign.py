@@ -27,7 +27,14 @@ ROOT = HERE.parents[1]
 KERNELS = ROOT / "src" / "crispstream" / "kernels"
 CACHE = ROOT / ".pytest_cache" / "foreign"
 
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-pthread")  # those of CMakeLists.txt
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-pthread",
+)  # CMakeLists.txt: FMA for one file besides
 ALIGNMENT = 64
 
 
@@ -62,7 +69,7 @@ class Call(ctypes.Structure):
     _fields_ = (
         *(("function", ctypes.c_int32), ("threads", ctypes.c_int32), ("geometry", Sizes), ("mix", Mix)),
         *(("source", Image), ("destination", Image)),
-        *((name, ctypes.c_int64) for name in ("head", "foreground", "background", "packed", "bytes")),
+        *((name, ctypes.c_int64) for name in ("head", "foreground", "background", "packed", "bias", "bytes")),
     )
 
 
@@ -94,7 +101,7 @@ class Memory:
 
 
 class ForeignKernels:
-    """``unpack``, ``blend`` and ``statistics`` as in ``bindings``; 2 threads where those would choose."""
+    """The functions of ``bindings``; 2 threads where those would choose."""
 
     def __init__(self, processor: Processor) -> None:
         program = _driver(processor)
@@ -141,6 +148,15 @@ class ForeignKernels:
         memory = Memory()
         reply = self._run(Call(2, 1, _sizes(geometry, head), head=memory.put(head)), memory)
         return reply.statistics[0], reply.statistics[1]
+
+    def residual(
+        self, features: Tensor, factors: Tensor, weight: Tensor, bias: Tensor, out: Tensor, threads: int = 1
+    ) -> None:
+        memory, (_, channels, height, width) = Memory(), features.shape
+        tensors = [memory.put(tensor) for tensor in (features, factors, weight, out, bias)]
+        call = Call(3, threads, Sizes(channels, width, height, weight.shape[0]), Mix(), Image(), Image(), *tensors)
+        self._run(call, memory)
+        memory.get(call.packed, out)
 
     def _run(self, call: Call, memory: Memory) -> Reply:
         call.bytes = len(memory.data)

@@ -12,15 +12,16 @@
 
 namespace {
 
-enum Function { UNPACK = 0, BLEND = 1, STATISTICS = 2 };
+enum Function { UNPACK = 0, BLEND = 1, STATISTICS = 2, RESIDUAL = 3 };
 
-// Addresses are offsets into the call's memory; 0, where no plane or tensor lies, is null.
+// Addresses are offsets into the call's memory; 0, where no plane or tensor lies, is null. RESIDUAL: `head` to `packed`
+// are features, factors, weight and result, and the geometry's pack and map_stride channels and outputs.
 struct Call {
     int32_t function, threads;
     crispstream_geometry geometry;
     crispstream_mix mix;
     crispstream_image source, destination;
-    int64_t head, foreground, background, packed;
+    int64_t head, foreground, background, packed, bias;
     int64_t bytes;
 };
 
@@ -59,7 +60,13 @@ int main() {
             reply.status = crispstream_cpu_blend(&call.source, &call.geometry, address(call.head),
                                                  address(call.foreground), address(call.background), &call.mix,
                                                  &call.destination, &reply.non_finite, call.threads);
-        else
+        else if (call.function == RESIDUAL) {
+            const auto floats = [&](int64_t offset) { return reinterpret_cast<float *>(address(offset)); };
+            const crispstream_geometry &sizes = call.geometry;
+            reply.status = crispstream_cpu_residual(
+                floats(call.head), floats(call.foreground), floats(call.background), floats(call.bias), sizes.pack,
+                sizes.map_stride, sizes.padded_height, sizes.padded_width, floats(call.packed), call.threads);
+        } else
             reply.status = crispstream_cpu_statistics(&call.geometry, address(call.head), reply.statistics);
         write_all(&reply, sizeof reply);
         write_all(memory.get(), size_t(call.bytes));

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU kernels return the bytes of the NumPy twin, whatever comes in, here and on other processors."""
+"""The CPU kernels return the bytes of the NumPy twin, whatever comes in, here and on other processors (``residual``, a
+convolution: its values within their rounding)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ SEEDS = st.integers(0, 2**32)
 
 @pytest.fixture(scope="module", params=[None, *PROCESSORS], ids=lambda p: p.name if p else "this processor")
 def kernels(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """``unpack``, ``blend`` and ``statistics``: the library itself, or its sources in an emulator."""
+    """The library itself, or its sources in an emulator."""
     processor: Processor | None = request.param
     if processor is None:
         yield bindings
@@ -120,3 +121,27 @@ def test_callers_in_many_threads() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(32)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    channels=st.integers(1, 9),
+    outputs=st.integers(1, 14),
+    height=st.integers(1, 8).map(lambda n: 2 * n),
+    width=st.integers(1, 40).map(lambda n: 2 * n),
+    threads=st.integers(1, 3),
+    seed=SEEDS,
+)
+def test_residual(kernels: Any, channels: int, outputs: int, height: int, width: int, threads: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = (
+        (1, channels, height, width),
+        (1, channels, height // 2, width // 2),
+        (outputs, channels, 3, 3),
+        (outputs,),
+    )
+    tensors = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    expected, found = np.full((2, 1, outputs, height, width), np.nan, np.float32)
+    reference.residual(*tensors, expected)
+    kernels.residual(*tensors, found, threads)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * (9 * channels) ** 0.5)

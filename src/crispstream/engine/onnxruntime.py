@@ -19,6 +19,8 @@ from crispstream.manifest import FACTORS, PARTS, Manifest
 from crispstream.threads import cpu_quota
 
 QUIET = 3
+# A thread costs 30 to 60 us to start, and that many features some 0.5 ms in nano.
+FEATURES_PER_THREAD = 4_000
 
 
 def open_graph(
@@ -98,7 +100,8 @@ class OnnxRuntimeSession(PartsSession):
             raise EngineError(f"ONNX Runtime failed in {part}: {error}") from error
         if last := self._last_steps.get(part):
             features, factors, out = self._shared["features0"], self._shared["factors"], self._residuals[part]
-            bindings.residual(features, factors, last.weight, last.bias, out, last.threads)
+            rows = features.shape[2] * features.shape[3] // FEATURES_PER_THREAD
+            bindings.residual(features, factors, last.weight, last.bias, out, max(1, min(last.threads, rows)))
 
 
 class LastStep(NamedTuple):
@@ -145,12 +148,17 @@ class OnnxRuntimeEngine:
             return OnnxRuntimeSession(self.manifest, size, self._open[1], self._last_steps)
 
     def _own_last_steps(self) -> dict[str, LastStep]:
-        if self.manifest.tensors["features0"].dtype != "float32":
+        tensors = self.manifest.tensors
+        if tensors["features0"].dtype != "float32":
             return {}
+        channels, outputs = tensors["features0"].shape[1], tensors["residual"].shape[1]
         steps = {}
         for part in FACTORS:
-            weight, bias = (self._weights.pop(f"{part}.out.{name}").astype(np.float32) for name in ("weight", "bias"))
-            steps[part] = LastStep(weight, bias, self.threads)
+            weight, bias = (self._weights.pop(f"{part}.out.{name}", None) for name in ("weight", "bias"))
+            if weight is None or bias is None or (*weight.shape, *bias.shape) != (outputs, channels, 3, 3, outputs):
+                message = f"{self.manifest.weights_path} has no {part}.out of {channels} to {outputs} channels"
+                raise EngineError(message, "install crispstream again, or export the engine again")
+            steps[part] = LastStep(weight.astype(np.float32), bias.astype(np.float32), self.threads)
         return steps
 
     def _open_part(self, part: str, size: PaddedSize) -> Any:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels on the CPU: unpack, blend, statistics, and the end of a branch. ``docs/kernels.md`` holds the arithmetic.
 
-``reference.py`` is the NumPy twin: same functions, same bytes. Every function may be called from any thread; the
-library has no state and the interpreter lock is released while it works.
+``reference.py`` is the NumPy twin: same functions, same bytes (but for ``residual``, a convolution). Every function may
+be called from any thread; the library has no state and the interpreter lock is released while it works.
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ namespace {
 constexpr int GROUP = 6;  // output channels in registers at once
 constexpr int BLOCK = 16; // pixels in registers at once
 constexpr int TAPS = 9;
+constexpr int LONGEST_SIDE = 1 << 20;
 
 // LANES floats from any address.
-template <int LANES> struct Vector {
+template <int LANES>
+struct Vector {
     typedef float type __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 };
 
@@ -168,7 +170,7 @@ int32_t crispstream_cpu_residual(const float *features, const float *factors, co
                                  int32_t threads) {
     if (!features || !factors || !weight || !bias || !residual)
         return CRISPSTREAM_NULL_POINTER;
-    if (height < 2 || width < 2 || height % 2 || width % 2)
+    if (height < 2 || width < 2 || height % 2 || width % 2 || height > LONGEST_SIDE || width > LONGEST_SIDE)
         return CRISPSTREAM_BAD_SIZE;
     if (channels < 1 || channels > 4096 || outputs < 1 || outputs > 4096 || threads < 1)
         return CRISPSTREAM_BAD_ARGUMENT;

@@ -104,19 +104,20 @@ CRISPSTREAM_API int32_t crispstream_cpu_statistics(const crispstream_geometry *g
 /* The end of a branch: residual = bias + weight * (features . factors), a 3x3 convolution with zero padding of the
  * element-wise product, in FP32. features: (channels, height, width), both even; factors: (channels, height / 2,
  * width / 2), each for 2x2 features; weight: (outputs, channels, 3, 3); bias: (outputs); residual: (outputs, height,
- * width). Sums are fused multiply-adds where the processor has them. threads: as in crispstream_cpu_unpack. */
+ * width). Sums are fused multiply-adds where the processor has them. residual is memory of
+ * its own. threads: as in crispstream_cpu_unpack. */
 CRISPSTREAM_API int32_t crispstream_cpu_residual(const float *features, const float *factors, const float *weight,
                                                  const float *bias, int32_t channels, int32_t outputs, int32_t height,
                                                  int32_t width, float *residual, int32_t threads);
 
 /* --- CUDA: libcrispstream_cuda12.so, libcrispstream_cuda13.so -------------------------------------------------------
  *
- * The same functions on a GPU, byte for byte. Every launcher works on `stream` (a cudaStream_t or CUstream; NULL is the
- * legacy default stream) of the current context, allocates nothing, does not synchronise and may be captured into a
- * graph. Tensors, planes, device_jobs and findings are device memory, or host memory mapped into the device's.
- * Tensors and findings are aligned to 16 bytes. Planes and strides may be anything; multiples of 8 bytes are fastest.
- * A tensor of one frame has fewer than 2^31 elements, a batch at most CRISPSTREAM_MAX_BATCH frames.
- * Returned is a crispstream_status, or CRISPSTREAM_CUDA_ERROR plus the cudaError_t. */
+ * Unpack, blend and statistics on a GPU, byte for byte. Every launcher works on `stream` (a cudaStream_t or CUstream;
+ * NULL is the legacy default stream) of the current context, allocates nothing, does not synchronise and may be
+ * captured into a graph. Tensors, planes, device_jobs and findings are device memory, or host memory mapped into the
+ * device's. Tensors and findings are aligned to 16 bytes. Planes and strides may be anything; multiples of 8 bytes are
+ * fastest. A tensor of one frame has fewer than 2^31 elements, a batch at most CRISPSTREAM_MAX_BATCH frames. Returned
+ * is a crispstream_status, or CRISPSTREAM_CUDA_ERROR plus the cudaError_t. */
 enum { CRISPSTREAM_CUDA_ERROR = 1000, CRISPSTREAM_MAX_BATCH = 1024 };
 
 /* What one frame needs. */
