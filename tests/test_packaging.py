@@ -156,7 +156,12 @@ def test_wheels_are_for_a_cpu_and_span_the_supported_pythons() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^):]+)\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / link).exists(), link
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, link
 
 
 def boundary_bytes(preset: Preset) -> float:
