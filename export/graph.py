@@ -23,7 +23,7 @@ from .half import BLOCKED
 from .weights import StoredTensor
 
 OPSET = 18
-_SUFFIX = "_factors"
+_BRANCHES = {graph: branch for branch, graph in manifest.FACTORS.items()}
 FEATURES = ("features0", "features1", "features2")
 BOUNDARIES = {
     "encoder": (("packed",), (*FEATURES, "head")),
@@ -60,7 +60,7 @@ def build_graph(
     depends on the preset, never on the weights' values. Raises EngineError where the weights are not the preset's.
     """
     model = _trace(preset, part)
-    _store_weights(model, weights, "" if part == "fused" else f"{part.removesuffix(_SUFFIX)}.", location)
+    _store_weights(model, weights, "" if part == "fused" else f"{_BRANCHES.get(part, part)}.", location)
     if part not in ("encoder", "fused"):
         _block_features(model, preset)
     return model
@@ -93,8 +93,9 @@ class _Fused(nn.Module):
 def _module(net: HumanAwareNet, part: str) -> nn.Module:
     if part == "fused":
         return _Fused(net)
-    module = net.get_submodule(part.removesuffix(_SUFFIX))
-    return _Factors(cast(Branch, module)) if part.endswith(_SUFFIX) else module
+    if part in _BRANCHES:
+        return _Factors(cast(Branch, net.get_submodule(_BRANCHES[part])))
+    return net.get_submodule(part)
 
 
 def _trace(preset: Preset, part: str) -> ModelProto:

@@ -124,3 +124,19 @@ def cases(
 def same_pixels(a: Frame, b: Frame) -> bool:
     """True where every byte agrees; padding between rows does not count."""
     return all(np.array_equal(x, y) for x, y in zip(a.planes, b.planes, strict=True))
+
+
+def residual_tensors(rng: np.random.Generator, channels: int, outputs: int, height: int, width: int) -> list[Tensor]:
+    """Features, factors, weight and bias for ``residual``: normal numbers."""
+    shapes = (
+        (1, channels, height, width),
+        (1, channels, height // 2, width // 2),
+        (outputs, channels, 3, 3),
+        (outputs,),
+    )
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def residual_tolerance(channels: int) -> float:
+    """Of sums of 9 C products of normal numbers, in float32: far above its rounding, far below one wrong tap."""
+    return 1e-5 * (9 * channels) ** 0.5

@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import COLORS, FORMATS, Case, cases, geometries, random_frame, random_tensor, same_pixels
+from cases import (
+    COLORS,
+    FORMATS,
+    Case,
+    cases,
+    geometries,
+    random_frame,
+    random_tensor,
+    residual_tensors,
+    residual_tolerance,
+    same_pixels,
+)
 from foreign import PROCESSORS, ForeignKernels, Processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,15 +144,8 @@ def test_callers_in_many_threads() -> None:
     seed=SEEDS,
 )
 def test_residual(kernels: Any, channels: int, outputs: int, height: int, width: int, threads: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    shapes = (
-        (1, channels, height, width),
-        (1, channels, height // 2, width // 2),
-        (outputs, channels, 3, 3),
-        (outputs,),
-    )
-    tensors = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    tensors = residual_tensors(np.random.default_rng(seed), channels, outputs, height, width)
     expected, found = np.full((2, 1, outputs, height, width), np.nan, np.float32)
     reference.residual(*tensors, expected)
     kernels.residual(*tensors, found, threads)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * (9 * channels) ** 0.5)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=residual_tolerance(channels))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cases import residual_tensors, residual_tolerance
 
 from crispstream.kernels import bindings, reference
 
@@ -14,23 +15,12 @@ Array = npt.NDArray[np.float32]
 
 def arguments(channels: int, outputs: int, height: int, width: int, seed: int = 0) -> list[Array]:
     """Features, factors, weight, bias and a result full of NaN."""
-    rng = np.random.default_rng(seed)
-    shapes = (
-        (1, channels, height, width),
-        (1, channels, height // 2, width // 2),
-        (outputs, channels, 3, 3),
-        (outputs,),
-    )
-    return [*(rng.normal(size=shape).astype(np.float32) for shape in shapes), blank(outputs, height, width)]
+    tensors = residual_tensors(np.random.default_rng(seed), channels, outputs, height, width)
+    return [*tensors, blank(outputs, height, width)]
 
 
 def blank(outputs: int, height: int, width: int) -> Array:
     return np.full((1, outputs, height, width), np.nan, np.float32)
-
-
-def tolerance(channels: int) -> float:
-    """Of sums of 9 C products of normal numbers, in float32: far above its rounding, far below one wrong tap."""
-    return 1e-5 * (9 * channels) ** 0.5
 
 
 @pytest.mark.parametrize(("channels", "width"), [(32, 1000), (64, 700), (48, 960)])
@@ -41,7 +31,7 @@ def test_frames_wider_than_the_window(channels: int, width: int) -> None:
     results = []
     for threads in (1, 2, 3):
         bindings.residual(*given_, threads)
-        np.testing.assert_allclose(given_[4], expected, rtol=0, atol=tolerance(channels))
+        np.testing.assert_allclose(given_[4], expected, rtol=0, atol=residual_tolerance(channels))
         results.append(given_[4].tobytes())
     assert len(set(results)) == 1
 

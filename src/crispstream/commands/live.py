@@ -137,7 +137,6 @@ def live(
     from crispstream.live.places import SinkWishes, SourceWishes, outlets_of, source_of
 
     source = from_environment(source)
-
     frames = None if rate is None else frame_rate(rate)
     if frames == 0:
         raise UsageError("a rate of 0 is no stream", "frames a second, such as 25 or 30000/1001")

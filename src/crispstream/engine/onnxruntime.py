@@ -19,8 +19,8 @@ from crispstream.manifest import FACTORS, PARTS, Manifest
 from crispstream.threads import cpu_quota
 
 QUIET = 3
-# A thread costs 30 to 60 us to start, and that many features some 0.5 ms in nano.
-FEATURES_PER_THREAD = 4_000
+# A thread costs 30 to 60 us to start, and the last step of a branch some 0.5 ms for so many of nano's pixels.
+PIXELS_PER_THREAD = 16_000
 
 
 def open_graph(
@@ -74,11 +74,16 @@ def bind(session: Any, arrays: dict[str, Array]) -> Any:
 class OnnxRuntimeSession(PartsSession):
     """The three graphs, bound to this session's arrays: a run allocates nothing of its own.
 
-    ``last_steps``: of the branches whose graphs are those of FACTORS.
+    ``last_steps``: of the branches whose graphs are those of FACTORS, with at most ``threads`` of our own.
     """
 
     def __init__(
-        self, manifest: Manifest, size: PaddedSize, parts: dict[str, Any], last_steps: Mapping[str, LastStep]
+        self,
+        manifest: Manifest,
+        size: PaddedSize,
+        parts: dict[str, Any],
+        last_steps: Mapping[str, LastStep],
+        threads: int,
     ) -> None:
         super().__init__(manifest, size)
         self._parts, self._last_steps = parts, last_steps
@@ -87,6 +92,7 @@ class OnnxRuntimeSession(PartsSession):
             (n, channels, *_), (*_, height, width) = (self._shared[name].shape for name in ("features0", "features1"))
             # One for both branches: it is read before the next one writes it.
             self._shared["factors"] = np.zeros((n, channels, height, width), np.float32)
+        self._last_threads = max(1, min(threads, size.padded_width * size.padded_height // PIXELS_PER_THREAD))
         ends = {"packed": self.packed, "head": self.head}
         residual = {part: {"residual": array} for part, array in self._residuals.items()}
         self._bindings = {
@@ -100,8 +106,7 @@ class OnnxRuntimeSession(PartsSession):
             raise EngineError(f"ONNX Runtime failed in {part}: {error}") from error
         if last := self._last_steps.get(part):
             features, factors, out = self._shared["features0"], self._shared["factors"], self._residuals[part]
-            rows = features.shape[2] * features.shape[3] // FEATURES_PER_THREAD
-            bindings.residual(features, factors, last.weight, last.bias, out, max(1, min(last.threads, rows)))
+            bindings.residual(features, factors, last.weight, last.bias, out, self._last_threads)
 
 
 class LastStep(NamedTuple):
@@ -109,7 +114,6 @@ class LastStep(NamedTuple):
 
     weight: Array
     bias: Array
-    threads: int
 
 
 class _Size(NamedTuple):
@@ -145,7 +149,7 @@ class OnnxRuntimeEngine:
                 raise EngineError("this engine is closed")
             if self._open is None or self._open[0] != key:
                 self._open = (key, {part: self._open_part(part, size) for part in PARTS})
-            return OnnxRuntimeSession(self.manifest, size, self._open[1], self._last_steps)
+            return OnnxRuntimeSession(self.manifest, size, self._open[1], self._last_steps, self.threads)
 
     def _own_last_steps(self) -> dict[str, LastStep]:
         tensors = self.manifest.tensors
@@ -158,7 +162,7 @@ class OnnxRuntimeEngine:
             if weight is None or bias is None or (*weight.shape, *bias.shape) != (outputs, channels, 3, 3, outputs):
                 message = f"{self.manifest.weights_path} has no {part}.out of {channels} to {outputs} channels"
                 raise EngineError(message, "install crispstream again, or export the engine again")
-            steps[part] = LastStep(weight.astype(np.float32), bias.astype(np.float32), self.threads)
+            steps[part] = LastStep(weight.astype(np.float32), bias.astype(np.float32))
         return steps
 
     def _open_part(self, part: str, size: PaddedSize) -> Any:

@@ -85,7 +85,6 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
         from crispstream.sources.network import NetworkSource
 
         check(text)
-
         return Place(name, lambda: NetworkSource(text, timeouts, wishes.transport))
     if kind == "pipeline":
         from crispstream.sources.gstreamer import GStreamerSource
