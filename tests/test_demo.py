@@ -128,7 +128,7 @@ def test_pictures_and_clips_are_shown_upright(
     assert film.shape == (64, 64, 3) and film[10:30].mean() < 60 < 180 < film[40:].mean(), "dark above, and twice"
     assert Image.open(tmp_path / "out" / "mask.png").size == (32, 64)
     said = capsys.readouterr().err
-    assert "deblurring: 1/2 frames" in said and "comparing: 2/2 frames" in said
+    assert "deblurring: 2/2 frames" in said and "comparing: 2/2 frames" in said
 
     exif = Image.Exif()
     exif[274] = 6

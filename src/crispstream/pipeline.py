@@ -120,6 +120,8 @@ def run_pipeline(
                     on_progress(stats)
             outbox.close()
             writer.join()
+            if on_progress is not None and outbox.error is None:
+                on_progress(stats)  # the writer is up to QUEUED_FRAMES behind until now
         except BaseException as error:
             signals.give_up = False
             cause = error.cause if isinstance(error, Aborted) else error
