@@ -161,11 +161,12 @@ def test_an_error_of_the_frames_reaches_the_consumer(deblur: Deblurrer) -> None:
 
 
 def test_leaving_a_stream_early_leaves_no_thread(deblur: Deblurrer) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     stream = deblur.stream(Frame.from_array(blurred(32, 32)) for _ in range(1000))
     next(stream)
+    assert set(threading.enumerate()) - before
     stream.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # one of an earlier test may have ended meanwhile
 
 
 def test_fetching_and_computing_go_on_while_a_result_is_used(deblur: Deblurrer) -> None:
@@ -178,8 +179,8 @@ def test_fetching_and_computing_go_on_while_a_result_is_used(deblur: Deblurrer) 
 
     before = deblur.stats.frames
     for _ in deblur.stream(frames()):
-        assert fetched[4].wait(10), "the source runs ahead"
-        deadline = time.monotonic() + 10
+        assert fetched[4].wait(60), "the source runs ahead"
+        deadline = time.monotonic() + 60
         while deblur.stats.frames < before + 2 and time.monotonic() < deadline:
             time.sleep(0.005)
         assert deblur.stats.frames >= before + 2, "the next frame is computed meanwhile"

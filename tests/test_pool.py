@@ -21,7 +21,10 @@ from crispstream import Deblurrer, DeblurrerPool, Frame, Policy
 from crispstream.deblurrer import Pending
 from crispstream.errors import EngineError, UsageError
 from crispstream.gating import SLOTS
-from crispstream.pool import PoolStream
+from crispstream.pool import _REST_SECONDS, PoolStream
+
+PATIENCE = 60.0
+"""Seconds for what takes none: a busy machine may let a thread wait for its turn."""
 
 
 def numbered(number: int, stream: int = 0) -> Frame:
@@ -49,7 +52,7 @@ class ManualEngine:
 
     def wait_for_start(self, count: int) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.started) >= count, 10), f"{len(self.started)} started"
+            assert self._changed.wait_for(lambda: len(self.started) >= count, PATIENCE), f"{len(self.started)} started"
 
     def finish(self, index: int, error: Exception | None = None) -> None:
         self.wait_for_start(index + 1)
@@ -61,13 +64,28 @@ class ManualEngine:
 
 
 class SleepingEngine(ManualEngine):
-    """An engine that is done when ``submit`` returns, as on the CPU, after ``seconds``; counts frames per stream."""
+    """An engine that is done when ``submit`` returns, as on the CPU, after ``seconds``; counts frames per stream.
+
+    ``turns`` are its frames in order: whose each was, and which streams of ``pool`` could have had a frame started when
+    it was, after it.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds, self.done = seconds, Counter[int]()
+        self.pool: DeblurrerPool | None = None
+        self.turns: list[tuple[int, set[int]]] = []
+
+    def open_stream(self) -> Any:
+        state = super().open_stream()
+        state.number = self.streams - 1
+        return state
 
     def _submit(self, stream: int, frame: Frame) -> Pending:
+        if self.pool is not None:
+            with self.pool._lock:
+                ready = {other._state.number for other in self.pool._streams if other._ready}  # type: ignore[attr-defined]
+            self.turns.append((stream, ready))
         time.sleep(self.seconds)
         future: Future[Any] = Future()
         future.set_result(SimpleNamespace(frame=frame))
@@ -100,6 +118,14 @@ def in_thread(work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until ``condition`` holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
 def pump(stream: PoolStream) -> None:
     """Push as fast as the stream takes frames, and fetch every result, until it is closed."""
 
@@ -130,37 +156,59 @@ def test_streams_that_all_have_frames_take_turns(manual: tuple[ManualEngine, Deb
     assert order == [(stream, number) for number in range(4) for stream in range(3)]
 
 
+def passed_over(turns: list[tuple[int, set[int]]]) -> list[tuple[int, int, int]]:
+    """(turn, stream, other): a stream had its next turn before another one that was ready at its last turn had any.
+
+    However late a thread is with its frames, this may not be: whoever has one waiting gets one restored per round.
+    """
+    found = []
+    last: dict[int, int] = {}
+    for turn, (stream, _) in enumerate(turns):
+        if stream in last:
+            between = {one for one, _ in turns[last[stream] + 1 : turn]}
+            found += [(turn, stream, other) for other in turns[last[stream]][1] - between - {stream}]
+        last[stream] = turn
+    return found
+
+
 @pytest.mark.parametrize("policy", Policy)
 def test_a_greedy_stream_takes_nothing_from_the_others(policy: Policy) -> None:
     engine = SleepingEngine(0.002)
     with DeblurrerPool(engine) as pool:  # type: ignore[arg-type]
-        for _ in range(3):
-            pump(pool.open_stream(policy))
+        engine.pool = pool
+        started = time.monotonic()
+        greedy = [pool.open_stream(policy) for _ in range(3)]
+        for stream in greedy:
+            pump(stream)
         slow = pool.open_stream(Policy.WAIT)
-        waits = []
         for number in range(20):
-            started = time.monotonic()
             slow.submit(numbered(number))
             assert value(next(slow)) == number
-            waits.append(time.monotonic() - started)
             time.sleep(0.01)
-    counts = [engine.done[number] for number in range(3)]
-    # One round is four frames; a busy machine may make a thread miss some of its turns, not half of them.
-    assert min(counts) > 20 and max(counts) < 2 * min(counts), counts
-    assert np.median(waits) < 10 * 4 * engine.seconds, waits
+        wait_for(lambda: sum(len(ready) >= 2 for _, ready in engine.turns) >= 20)  # they do compete
+        dropped = [stream.stats.dropped for stream in greedy]
+        seconds = time.monotonic() - started
+    assert passed_over(engine.turns) == []
+    # Who only makes its own frames drop lets go of Python's lock each time, so that the pool gets to run.
+    assert max(dropped) <= seconds / _REST_SECONDS + 1, (dropped, seconds)
 
 
 def test_shares_are_equal() -> None:
     """All push as fast as they can. On a busy machine a producer's own thread may be late for its turn."""
     engine = SleepingEngine(0.004)
     with DeblurrerPool(engine) as pool:  # type: ignore[arg-type]
+        engine.pool = pool
         for _ in range(4):
             pump(pool.open_stream(Policy.NEWEST))
-        deadline = time.monotonic() + 10
-        while min(engine.done[n] for n in range(4)) < 50 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    counts = [engine.done[number] for number in range(4)]
-    assert min(counts) >= 50 and max(counts) <= 1.2 * min(counts), counts
+        wait_for(lambda: min(engine.done[n] for n in range(4)) >= 50 and len(rounds(engine.turns, 4)) >= 20)
+    assert passed_over(engine.turns) == []
+    assert all(len({stream for stream, _ in turns}) == 4 for turns in rounds(engine.turns, 4))
+
+
+def rounds(turns: list[tuple[int, set[int]]], streams: int) -> list[list[tuple[int, set[int]]]]:
+    """As many turns in a row as there are streams, wherever none of them was late for its own."""
+    in_a_row = [turns[start : start + streams] for start in range(len(turns) - streams + 1)]
+    return [row for row in in_a_row if all(len(ready | {stream}) == streams for stream, ready in row)]
 
 
 def test_newest_drops_the_oldest_of_its_own_and_counts(manual: tuple[ManualEngine, DeblurrerPool]) -> None:
@@ -177,7 +225,7 @@ def test_newest_drops_the_oldest_of_its_own_and_counts(manual: tuple[ManualEngin
     for index in range(SLOTS + 3):
         engine.finish(index)
     assert value(next(other)) == 0
-    assert results.result(5) == [*range(SLOTS), SLOTS + 8, SLOTS + 9]
+    assert results.result(PATIENCE) == [*range(SLOTS), SLOTS + 8, SLOTS + 9]
     stats = live.stats
     assert (stats.frames_in, stats.frames_out, stats.dropped, stats.failed) == (SLOTS + 10, SLOTS + 2, 8, 0)
     assert other.stats.dropped == 0
@@ -191,7 +239,7 @@ def test_wait_holds_only_its_own_producer(manual: tuple[ManualEngine, DeblurrerP
         engine.wait_for_start(number + 1)
     full.submit(numbered(SLOTS))
     late = in_thread(lambda: full.submit(numbered(SLOTS + 1)))
-    in_thread(lambda: other.submit(numbered(0))).result(5)
+    in_thread(lambda: other.submit(numbered(0))).result(PATIENCE)
     time.sleep(0.05)
     assert not late.done()
     for index in range(SLOTS + 1):
@@ -199,7 +247,7 @@ def test_wait_holds_only_its_own_producer(manual: tuple[ManualEngine, DeblurrerP
     assert value(next(full)) == 0 and value(next(other)) == 0
     for number in range(1, SLOTS):
         assert value(next(full)) == number
-    late.result(5)
+    late.result(PATIENCE)
 
 
 @pytest.mark.parametrize("policy", Policy)
@@ -207,14 +255,17 @@ def test_results_that_nobody_fetches_hold_up_their_own_stream_only(policy: Polic
     engine = SleepingEngine(0)
     with DeblurrerPool(engine) as pool:  # type: ignore[arg-type]
         lazy, busy = pool.open_stream(policy, capacity=3), pool.open_stream()
-        pushed = in_thread(lambda: [lazy.submit(numbered(n)) for n in range(50)])
+        for number in range(3):
+            lazy.submit(numbered(number))
+        wait_for(lambda: lazy.stats.frames_out == 3)  # as many results as are kept
+        pushed = in_thread(lambda: [lazy.submit(numbered(n)) for n in range(3, 50)])
         for number in range(50):
             busy.submit(numbered(number))
             assert value(next(busy)) == number
         if policy is Policy.WAIT:
             assert not pushed.done() and engine.done[0] == 3
         else:
-            pushed.result(5)
+            pushed.result(PATIENCE)
             # What it drops it drops before the engine works on it.
             assert lazy.stats.dropped == 50 - 3 - 3 and lazy.stats.frames_out == 3
 
@@ -270,7 +321,7 @@ def test_finish_still_delivers_and_then_ends(manual: tuple[ManualEngine, Deblurr
     stream.finish()
     rest = in_thread(lambda: [value(frame) for frame in stream])
     engine.finish(0)
-    assert rest.result(5) == [5]
+    assert rest.result(PATIENCE) == [5]
     assert next(stream, None) is None
     with pytest.raises(UsageError, match="no more frames"):
         stream.submit(numbered(6))
@@ -283,7 +334,7 @@ def test_finish_wakes_a_consumer_that_has_everything(manual: tuple[ManualEngine,
     rest = in_thread(lambda: list(stream))
     time.sleep(0.02)
     stream.finish()
-    assert rest.result(5) == []
+    assert rest.result(PATIENCE) == []
 
 
 def test_closing_a_stream_with_frames_under_way(manual: tuple[ManualEngine, DeblurrerPool]) -> None:
@@ -295,10 +346,10 @@ def test_closing_a_stream_with_frames_under_way(manual: tuple[ManualEngine, Debl
     stream.submit(numbered(SLOTS))
     producer, consumer = in_thread(lambda: stream.submit(numbered(9))), in_thread(lambda: next(stream, None))
     time.sleep(0.02)
-    in_thread(stream.close).result(5)
-    assert consumer.result(5) is None
+    in_thread(stream.close).result(PATIENCE)
+    assert consumer.result(PATIENCE) is None
     with pytest.raises(UsageError):
-        producer.result(5)
+        producer.result(PATIENCE)
     stream.close()
     for index in range(SLOTS):
         engine.finish(index)
@@ -316,9 +367,9 @@ def test_closing_the_pool_with_frames_under_way(manual: tuple[ManualEngine, Debl
         stream.submit(numbered(0))
     engine.wait_for_start(SLOTS)
     consumers = [in_thread(lambda s=stream: next(s, None)) for stream in streams]  # type: ignore[misc]
-    in_thread(pool.close).result(5)
+    in_thread(pool.close).result(PATIENCE)
     assert not pool._thread.is_alive()
-    assert [consumer.result(5) for consumer in consumers] == [None] * 4
+    assert [consumer.result(PATIENCE) for consumer in consumers] == [None] * 4
     for index in range(SLOTS):  # a GPU finishes what it has after that
         engine.finish(index)
     assert all(stream.stats.dropped == stream.stats.frames_in == 1 for stream in streams)
@@ -344,13 +395,13 @@ def test_close_does_not_wait_for_an_engine_that_hangs(
     pool = DeblurrerPool(engine)  # type: ignore[arg-type]
     stream = pool.open_stream()
     stream.submit(numbered(0))
-    assert stuck.wait(5)
+    assert stuck.wait(PATIENCE)
     with caplog.at_level(logging.WARNING, "crispstream"):
-        in_thread(pool.close).result(5)
+        in_thread(pool.close).result(PATIENCE)
     assert "has not finished its frame" in caplog.text
     assert next(stream, None) is None
     hang.set()
-    pool._thread.join(5)
+    pool._thread.join(PATIENCE)
     assert not pool._thread.is_alive()
 
 
@@ -366,9 +417,8 @@ def test_frames_are_let_go() -> None:
             stream.submit(frame)
             del frame
             assert value(next(stream)) == number
-        time.sleep(0.05)
-        gc.collect()
-        assert [number for number, plane in enumerate(planes) if plane() is not None] == []
+        # The pool's own thread may still be on its way back to its place.
+        wait_for(lambda: (gc.collect(), all(plane() is None for plane in planes))[1])
 
 
 def test_a_stream_of_no_capacity_is_refused(manual: tuple[ManualEngine, DeblurrerPool]) -> None:
@@ -380,13 +430,16 @@ def test_latency_is_counted(manual: tuple[ManualEngine, DeblurrerPool]) -> None:
     engine, pool = manual
     stream = pool.open_stream()
     assert stream.stats.latency_ms == {}
+    started = time.monotonic()
     stream.submit(numbered(0))
     engine.wait_for_start(1)
     time.sleep(0.05)
     engine.finish(0)
+    assert value(next(stream)) == 0
+    most = 1000 * (time.monotonic() - started)
     latency = stream.stats.latency_ms
     assert list(latency) == ["p50", "p95", "p99", "max"]
-    assert 50 <= latency["p50"] == latency["max"] < 5000
+    assert 50 <= latency["p50"] == latency["max"] < most + 1
 
 
 def blurred(height: int, width: int, seed: int) -> Frame:
@@ -432,8 +485,9 @@ def test_many_threads_and_sudden_ends() -> None:
             if number >= 5:
                 streams[number - 5].close() if number % 3 else streams[number - 5].finish()
             time.sleep(0.005)
-        in_thread(pool.close).result(10)
-    deadline = time.monotonic() + 5
+        wait_for(lambda: any(stream.stats.frames_out for stream in streams))
+        in_thread(pool.close).result(PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     for stream in streams:
         while (s := stream.stats).frames_in != s.frames_out + s.dropped + s.failed and time.monotonic() < deadline:
             time.sleep(0.01)

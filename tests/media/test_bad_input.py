@@ -32,7 +32,7 @@ from crispstream.sinks.video import VideoSink
 def nothing_stays_behind(tmp_path: Path) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # one of an earlier test may have ended meanwhile
     assert not [p for p in tmp_path.rglob("*") if p.name.endswith(".part")]
 
 
@@ -271,10 +271,17 @@ SCRIPT = """
     import json, sys, time
     from clips import Identity
     from crispstream import run
+    from crispstream.sinks.video import VideoSink
+
+    hurried = []
+    VideoSink.hurry = lambda self: hurried.append(True)  # which the signal's handler calls
 
     def slow(index):
-        print(index, flush=True)
-        time.sleep(0.02)
+        if index == 30:
+            print(index, flush=True)
+            late = time.monotonic() + 120
+            while not hurried and time.monotonic() < late:
+                time.sleep(0.01)
 
     try:
         print(json.dumps(run(sys.argv[1], sys.argv[2], deblurrer=Identity(slow)).to_dict()))
@@ -286,7 +293,7 @@ SCRIPT = """
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_ctrl_c_leaves_a_file_that_plays(tmp_path: Path, suffix: str, number: signal.Signals) -> None:
-    path = write_clip(tmp_path / f"in{suffix}", frames=500, audio="aac")
+    path = write_clip(tmp_path / f"in{suffix}", frames=100, audio="aac")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), str(path), str(tmp_path / f"out{suffix}")],
@@ -295,18 +302,16 @@ def test_ctrl_c_leaves_a_file_that_plays(tmp_path: Path, suffix: str, number: si
         env=environment,
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == "30":
-            process.send_signal(number)
-            break
+    assert process.stdout.readline() == "30\n"
+    process.send_signal(number)
     rest = process.stdout.read()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert '"interrupted": true' in rest
     result, source = read_clip(tmp_path / f"out{suffix}"), read_clip(path)
-    assert 30 < len(result.pts) < 250
+    assert 30 < len(result.pts) < 50
     assert result.pts == source.pts[: len(result.pts)]
     sound = result.packets[1]
-    assert 0 < len(sound) < len(source.packets[1]) / 2
+    assert 0 < len(sound) < 0.6 * len(source.packets[1])
     assert sound == source.packets[1][: len(sound)]
 
 
