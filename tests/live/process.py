@@ -49,21 +49,21 @@ class Live:
         """What was logged so far."""
         return [json.loads(line)["message"] for line in self.lines if line.startswith("{")]
 
-    def logged(self, pattern: str, seconds: float = 60.0) -> str:
+    def logged(self, pattern: str, seconds: float = 120.0) -> str:
         """Wait for a message in which ``pattern`` is found, and return it."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        over = False
+        while not over and time.monotonic() < deadline:
+            over = not self._reader.is_alive()  # asked first: what it has read last is looked at once more
             for message in self.messages:
                 if re.search(pattern, message):
                     return message
-            if self.process.poll() is not None and not self._reader.is_alive():
-                break
             time.sleep(0.05)
         raise AssertionError(f"'{pattern}' was not logged; what was: {self.lines}")
 
     def status(self, port: int) -> dict[str, Any]:
         """The preview's /status."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -74,10 +74,17 @@ class Live:
         memory = int(words["VmRSS"].split()[0]) / 1024
         return Sample(memory, len(os.listdir(folder / "fd")), int(words["Threads"]))
 
-    def end(self, number: int = signal.SIGTERM, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
+        """Until the process has ended and all that it said was read; the exit code."""
+        code = self.process.wait(seconds)
+        self._reader.join(seconds)
+        assert not self._reader.is_alive(), "somebody else holds its standard error"
+        return code
+
+    def end(self, number: int = signal.SIGTERM) -> int:
         """Send the signal and wait; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(seconds)
+        return self.wait()
 
     def report(self) -> dict[str, Any]:
         """What --json printed."""
@@ -92,7 +99,7 @@ class Live:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._reader.join(5)
+        self._reader.join(60)
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()

@@ -40,13 +40,6 @@ def missing_package() -> str | None:
     return None
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class RtspServer:
     """A running server. ``freeze``: the connection stays, nothing is sent any more; ``thaw``; ``kill``: SIGKILL.
 
@@ -62,6 +55,8 @@ class RtspServer:
         file: Path | None = None,
         options: str = "",
     ) -> None:
+        from ports import free_port  # the program below finds no other module of the tests
+
         self.port = port or free_port()
         self._user, self._file, self._options = user, file, options
         self.start(size, rate)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -38,9 +39,10 @@ def descriptors() -> int:
 
 def children() -> set[int]:
     """Processes that this one has started and not buried."""
+    subprocess._cleanup()  # type: ignore[attr-defined]  # what was killed, and took longer to die than one waited
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # the thread has just ended
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
             found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
 

@@ -23,8 +23,9 @@ def picture(value: int = 0, size: tuple[int, int] = (16, 16)) -> Frame:
     return Frame.from_array(np.full((size[1], size[0], 3), value % 256, np.uint8), PixelFormat.BGR24)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Until ``condition`` holds; fails the test where it does not within so many seconds."""
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Until ``condition`` holds; fails the test where it does not within so many seconds, more than a busy machine
+    takes."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -57,12 +58,32 @@ class ScriptedSource:
         self.closed += 1
 
 
-def paced(count: int, rate: float, value: int = 0) -> Iterator[Any]:
-    """``count`` frames, ``rate`` a second, on a steady clock."""
+def paced(count: int, rate: float) -> Iterator[Any]:
+    """``count`` frames, ``rate`` a second, on a steady clock. Where the machine is busy some of them are dropped."""
     start = time.monotonic()
     for i in range(count):
         yield lambda due=start + i / rate: time.sleep(max(0.0, due - time.monotonic()))
-        yield picture(value + i)
+        yield picture(i)
+
+
+def in_step(count: int, done: Callable[[], int]) -> Iterator[Any]:
+    """``count`` frames, each once ``done`` has counted all before it: none is dropped, however busy the machine is."""
+    for i in range(count):
+        yield lambda seen=i: wait_for(lambda: done() >= seen)
+        yield picture(i)
+
+
+class Clock:
+    """In place of ``time.monotonic``: stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class KeepingSink:
@@ -117,7 +138,7 @@ class StubEngine:
 
 def hang(until: threading.Event) -> Callable[[], None]:
     """What a driver that never returns does; ends with the test."""
-    return lambda: (until.wait(30), None)[1]
+    return lambda: (until.wait(120), None)[1]
 
 
 def lost() -> InputError:

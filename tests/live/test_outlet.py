@@ -49,7 +49,7 @@ def test_shots_arrive_in_order_and_the_sink_is_closed() -> None:
     for i in range(50):
         made.outlet.offer(shot(i))
     made.outlet.finish()
-    assert made.outlet.join(5)
+    assert made.outlet.join(60)
     assert [s.number for s in made.sinks[0].shots] == list(range(50))
     assert (made.sinks[0].closed, made.sinks[0].aborted) == (1, 0)
     status = made.outlet.status()
@@ -60,13 +60,13 @@ def test_shots_arrive_in_order_and_the_sink_is_closed() -> None:
 def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STALLED_SECONDS", 0.05)
     free = threading.Event()
-    made = Made(lambda s: (free.wait(10), None)[1], capacity=3)
+    made = Made(lambda s: (free.wait(120), None)[1], capacity=3)
     made.outlet.offer(shot(0))
     wait_for(lambda: made.sinks)
     since = time.monotonic()
     for i in range(1, 101):
         made.outlet.offer(shot(i))
-    assert time.monotonic() - since < 1
+    assert time.monotonic() - since < 30, "the sink is stalled for two minutes"
     wait_for(lambda: made.outlet.status()["state"] == "stalled")
     assert not made.outlet.join(0.1)
     assert made.outlet.status()["state"] == "failed" and "stalled" in made.outlet.error, "and not only stalled"
@@ -81,14 +81,20 @@ def test_a_stalled_sink_holds_nobody_up_and_the_newest_shots_are_kept(monkeypatc
 def test_a_sink_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(module.Backoff, "next", lambda self: 0.05)
     made = Made(broken, broken, fine)
-    for i in range(60):
-        made.outlet.offer(shot(i))
-        time.sleep(0.01)
+    offered = 0
+
+    def arrived() -> bool:
+        nonlocal offered
+        made.outlet.offer(shot(offered))
+        offered += 1
+        return len(made.sinks) == 3 and bool(made.sinks[-1].shots)
+
+    wait_for(arrived)
     made.outlet.finish()
-    assert made.outlet.join(5)
+    assert made.outlet.join(60)
     assert [sink.aborted for sink in made.sinks] == [1, 1, 0]
     assert made.sinks[-1].closed == 1 and made.sinks[-1].shots
-    assert made.outlet.frames + made.outlet.dropped == 60
+    assert made.outlet.frames + made.outlet.dropped == offered
     assert "no space left" in caplog.text and "secret" not in caplog.text
 
 
@@ -103,7 +109,7 @@ def test_an_unforeseen_error_is_a_failure_like_any_other(monkeypatch: pytest.Mon
         made.outlet.offer(shot(i))
     wait_for(lambda: made.outlet.frames)
     made.outlet.finish()
-    assert made.outlet.join(5)
+    assert made.outlet.join(60)
     assert made.outlet.state == "closed"
 
 
@@ -130,7 +136,7 @@ def test_what_waits_for_a_sink_that_ends_is_lost_and_counted_and_let_go() -> Non
     def end(_: Shot) -> None:
         counted.append(0)
         if len(counted) == 3:
-            free.wait(10)
+            free.wait(120)
             raise EndOfSink("the frame size changes")
 
     made = Made(end, capacity=16)
@@ -150,7 +156,7 @@ def test_shots_between_two_pictures_are_neither_frames_nor_dropped(tmp_path: Pat
     for i in range(25):
         outlet.offer(Shot(picture(i), picture(i), 100.0 + i, i))
     outlet.finish()
-    assert outlet.join(5)
+    assert outlet.join(60)
     assert (outlet.frames, outlet.dropped, len(list(tmp_path.iterdir()))) == (3, 0, 3)
 
 
@@ -164,5 +170,5 @@ def test_a_sink_that_cannot_be_closed_is_aborted() -> None:
 
     made.sinks[0].close = full  # type: ignore[method-assign]
     made.outlet.finish()
-    assert made.outlet.join(5)
+    assert made.outlet.join(60)
     assert made.outlet.state == "failed" and made.sinks[0].aborted == 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stand_ins import ScriptedSource, hang, lost, picture, wait_for
+from stand_ins import Clock, ScriptedSource, hang, lost, picture, wait_for
 
 from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
@@ -19,13 +19,14 @@ from crispstream.live.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
 from crispstream.live.protocol import CAPTURED, AccessError, HangingError, Timeouts
 from crispstream.live.receiver import MOST_STUCK, Receiver
 
-SHORT = Timeouts(open=0.2, read=0.1)
+LONG = Timeouts(open=120, read=120)
+"""For sources of which none is to count as stuck, however slow the machine is."""
 
 
 class Line:
     """A receiver over scripted connections, and what it delivered."""
 
-    def __init__(self, *scripts: Iterator[Any], timeouts: Timeouts = SHORT) -> None:
+    def __init__(self, *scripts: Iterator[Any], timeouts: Timeouts = LONG) -> None:
         self.made: list[ScriptedSource] = []
         self.got: list[tuple[Frame, float]] = []
         self._scripts = iter(scripts)
@@ -37,6 +38,14 @@ class Line:
         return self.made[-1]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The receiver's."""
+    clock = Clock()
+    monkeypatch.setattr(module, "monotonic", clock)
+    return clock
+
+
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.Backoff, "next", lambda self: 0.01)
@@ -44,7 +53,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_frames_until_the_source_ends() -> None:
     line = Line(iter([picture(1), None, picture(2)]))
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert [f.planes[0][0, 0, 0] for f, _ in line.got] == [1, 2]
     assert line.receiver.state == "ended" and line.receiver.failure is None
     assert line.made[0].closed == 1
@@ -53,7 +62,7 @@ def test_frames_until_the_source_ends() -> None:
 def test_a_lost_connection_is_made_again_and_secrets_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "crispstream.live")
     line = Line(iter([picture(1), lost()]), iter([lost()]), iter([picture(2)]))
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert [f.planes[0][0, 0, 0] for f, _ in line.got] == [1, 2]
     assert (line.receiver.reconnects, line.receiver.connections) == (2, 2)
     assert all(source.closed == 1 for source in line.made)
@@ -67,7 +76,7 @@ def test_a_refusal_is_not_tried_again_soon() -> None:
     assert len(line.made) == 1, "others were tried again thirty times by now"
     since = time.monotonic()
     line.receiver.stop()
-    assert time.monotonic() - since < 2
+    assert time.monotonic() - since < 20, "30 s is how long it would wait"
 
 
 def test_the_same_failure_again_and_again_is_told_once_and_with_its_hint(caplog: pytest.LogCaptureFixture) -> None:
@@ -81,20 +90,21 @@ def test_the_same_failure_again_and_again_is_told_once_and_with_its_hint(caplog:
 
 def test_a_wrong_argument_is_not_tried_again() -> None:
     line = Line(iter([UsageError("no such transport")]))
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert isinstance(line.receiver.failure, UsageError) and len(line.made) == 1
 
 
 def test_any_exception_of_a_library_is_a_lost_connection() -> None:
     line = Line(iter([ZeroDivisionError("in a driver")]), iter([picture(2)]))
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert len(line.got) == 1
 
 
 def test_a_source_that_hangs_is_left_behind_and_its_late_frames_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
     free = threading.Event()
-    line = Line(iter([picture(1), hang(free), picture(99)]), iter([picture(2), hang(free)]))
+    scripts = iter([picture(1), hang(free), picture(99)]), iter([picture(2), hang(free)])
+    line = Line(*scripts, timeouts=Timeouts(open=120, read=0.1))
     wait_for(lambda: len(line.got) == 2)
     free.set()
     wait_for(lambda: line.made[0].closed == 1)
@@ -102,10 +112,11 @@ def test_a_source_that_hangs_is_left_behind_and_its_late_frames_do_not_count(mon
     assert [f.planes[0][0, 0, 0] for f, _ in line.got] == [1, 2], "what the first one still brought is of the past"
 
 
-def test_a_source_that_is_silent_and_says_so_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0.05)
-    line = Line(iter([picture(1), *[lambda: time.sleep(0.05)] * 20, picture(2)]))
-    assert line.receiver.ended.wait(10)
+def test_a_source_that_is_silent_and_says_so_is_not_stuck(clock: Clock) -> None:
+    """It comes back every three seconds, for a minute; the supervisor looks ten times meanwhile."""
+    silence = [lambda: (clock.move(3), time.sleep(0.05))[1]] * 20
+    line = Line(iter([picture(1), *silence, picture(2)]), timeouts=Timeouts(open=10, read=5))
+    assert line.receiver.ended.wait(60)
     assert len(line.got) == 2 and len(line.made) == 1
 
 
@@ -118,7 +129,7 @@ def test_threads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     free.set()
     wait_for(lambda: len(line.made) > MOST_STUCK)
     line.receiver.stop()
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
 
 
 def test_where_everything_hangs_for_good_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,38 +137,35 @@ def test_where_everything_hangs_for_good_it_is_given_up(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "BLOCKED_SECONDS", 0.2)
     free = threading.Event()
     line = Line(*[iter([hang(free)]) for _ in range(20)], timeouts=Timeouts(0.05, 0.05))
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert isinstance(line.receiver.failure, InputError) and "hang" in str(line.receiver.failure)
     free.set()
 
 
 def test_a_driver_that_hangs_for_good_is_given_up_and_one_that_comes_back_is_not(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
-    monkeypatch.setattr(module, "BLOCKED_SECONDS", 0.3)
-
     def held() -> Iterator[Any]:
-        yield lambda: time.sleep(0.05)
+        yield lambda: clock.move(15)
         yield HangingError("/dev/video0 hangs in its driver", "unplug the camera")
 
     line = Line(*[held() for _ in range(4)], iter([lost()]), *[held() for _ in range(20)])
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert isinstance(line.receiver.failure, InputError) and "hangs in its driver" in str(line.receiver.failure)
-    assert 9 < len(line.made) < 20, "counted from the last time it was something else"
+    assert len(line.made) == 5 + 6, "a minute, counted from the last time it was something else"
 
 
 def test_only_connections_that_are_begun_count_and_make_the_waiting_short_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0.05)
-    monkeypatch.setattr(module, "SETTLED_SECONDS", 0.05)
     monkeypatch.setattr(module, "MOST_STUCK", 1)
     resets, waits = [], []
     monkeypatch.setattr(module.Backoff, "reset", lambda self: resets.append(0))
     monkeypatch.setattr(module.Backoff, "next", lambda self: (waits.append(0), 0.01)[1])
     free = threading.Event()
-    good = [picture(1), lambda: time.sleep(0.1), picture(2)]
-    line = Line(iter([*good, lost()]), iter([*good, hang(free)]))
+    good = [picture(1), lambda: clock.move(11), picture(2)]
+    stuck = [lambda: (clock.move(1000), hang(free)())[1]]
+    line = Line(iter([*good, lost()]), iter([*good, *stuck]))
     wait_for(lambda: len(waits) > 10)  # nine of them with no connection
     assert (line.receiver.reconnects, line.receiver.connections, len(resets)) == (1, 2, 2)
     line.receiver.stop()
@@ -173,9 +181,9 @@ def test_a_source_that_cannot_be_made_is_tried_again(monkeypatch: pytest.MonkeyP
             raise OSError("too many open files")
         return ScriptedSource(iter([picture(1)]))
 
-    receiver = Receiver("camera", make, lambda frame, at: None, SHORT)
+    receiver = Receiver("camera", make, lambda frame, at: None, LONG)
     receiver.start()
-    assert receiver.ended.wait(5)
+    assert receiver.ended.wait(60)
     assert receiver.frames.count == 1 and receiver.failure is None and len(tries) == 3
 
 
@@ -185,7 +193,7 @@ def test_stop_does_not_wait_for_a_source_that_hangs() -> None:
     wait_for(lambda: line.got)
     since = time.monotonic()
     line.receiver.stop(0.2)
-    assert time.monotonic() - since < 2
+    assert time.monotonic() - since < 30, "it hangs for two minutes"
     free.set()
 
 
@@ -193,21 +201,23 @@ def test_the_devices_own_capture_time_counts() -> None:
     stamped = Frame(picture(1).planes, picture(1).format, info={CAPTURED: 12.5})
     since = time.monotonic()
     line = Line(iter([stamped, picture(2)]))
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert line.got[0][1] == 12.5
     assert since <= line.got[1][1] <= time.monotonic()
 
 
 def test_another_size_is_seen() -> None:
     line = Line(iter([picture(1), picture(2, (32, 16))]))
-    assert line.receiver.ended.wait(5)
+    assert line.receiver.ended.wait(60)
     assert line.receiver.size == (32, 16)
 
 
 def test_a_fatal_signal_of_the_source_is_its_message() -> None:
-    line = Line(iter([InputError("no such camera")]), iter([None] * 3 + [lambda: time.sleep(0.3)]))
+    free = threading.Event()
+    line = Line(iter([InputError("no such camera")]), iter([None] * 3 + [hang(free)]))
     wait_for(lambda: line.receiver.error == "no such camera")
     assert line.receiver.state == "reconnecting"
+    free.set()
     line.receiver.stop()
 
 

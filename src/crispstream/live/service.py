@@ -60,17 +60,17 @@ def serve(session: LiveSession, page: Page | None = None, duration: float | None
             status = session.status()
             _logger.info("%s", _line(status), extra={"figures": {"status": status}})
 
-    if page is not None:
-        session.add(Outlet("preview", lambda: page.sink, 1))
-        page.start()
-        _logger.info("preview: %s", page.url)
-    try:
-        with _stopping(session):
+    with _stopping(session):  # from here on: who reads of the preview may stop the session
+        try:
+            if page is not None:
+                session.add(Outlet("preview", lambda: page.sink, 1))
+                page.start()
+                _logger.info("preview: %s", page.url)
             notifier.ready()
             session.run(tick, notifier.stopping)
-    finally:
-        if page is not None:
-            page.close()
+        finally:
+            if page is not None:
+                page.close()
     return session.summary()
 
 

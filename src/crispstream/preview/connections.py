@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,21 @@ class _Full(asyncio.Protocol):
 
 
 class _Handler(web.RequestHandler):
-    """aiohttp's, but what is no request has our answer, and nothing of it is logged: anybody may send it."""
+    """aiohttp's, but what is no request has our answer, and nothing of it is logged: anybody may send it.
 
-    __slots__ = ()
+    ``gone`` is called with it when its connection has ended.
+    """
+
+    __slots__ = ("_gone",)
+
+    def __init__(self, server: web.Server, *, gone: Callable[[web.RequestHandler], None], **options: Any) -> None:
+        super().__init__(server, **options)
+        self._gone = gone
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count it no longer."""
+        super().connection_lost(exc)
+        self._gone(self)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -81,13 +94,12 @@ class Connections:
     def __call__(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
         if len(self._watched) >= self._most:
-            self._forget_closed()
-        if len(self._watched) >= self._most:
             return _Full()
         protocol = _Handler(
             self._server,
+            gone=self._forget,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # as everywhere in aiohttp
+            access_log=None,
             auto_decompress=False,
             keepalive_timeout=self._patience,
             lingering_time=0,
@@ -97,9 +109,8 @@ class Connections:
 
     def began(self, request: web.Request) -> None:
         """The head of a request is complete; aiohttp closes what is idle between requests, and we what is not read."""
-        # On a busy machine a connection may have been forgotten before it was made.
-        watched = self._watched.setdefault(request.protocol, _Watched(asyncio.get_running_loop().time()))
-        watched.began = True
+        if (watched := self._watched.get(request.protocol)) is not None:  # else it has ended meanwhile
+            watched.began = True
 
     def upgraded(self, request: web.Request) -> None:
         """The request was let in and is a WebSocket now: ``Viewers`` watches it from here on."""
@@ -111,7 +122,6 @@ class Connections:
         while True:
             await asyncio.sleep(self._patience / 4)
             now = asyncio.get_running_loop().time()
-            self._forget_closed()
             for protocol, watched in self._watched.items():
                 transport = protocol.transport
                 if not isinstance(transport, asyncio.WriteTransport) or watched.viewer:
@@ -123,7 +133,5 @@ class Connections:
                 if now - watched.since > self._patience:
                     transport.abort()
 
-    def _forget_closed(self) -> None:
-        alive, now = set(self._server.connections), asyncio.get_running_loop().time()
-        # A protocol that was just made has no connection yet.
-        self._watched = {p: w for p, w in self._watched.items() if p in alive or now - w.since < 0.5}
+    def _forget(self, protocol: web.RequestHandler) -> None:
+        self._watched.pop(protocol, None)

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -145,8 +146,9 @@ class Viewers:
 
     def notify(self) -> None:
         """Something has changed: a shot, a viewer, an acknowledgement. May be called from any thread."""
-        if self.all and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake.set)
+        if self.all:
+            with suppress(RuntimeError):  # the loop may end at this moment
+                self._loop.call_soon_threadsafe(self._wake.set)
 
     def tell(self, text: dict[str, Any]) -> None:
         """Tell everybody."""

@@ -14,7 +14,7 @@ const FAILURE_SHOWN = 6000; // milliseconds
 let frozen = false;
 let connection = "";
 let picture = false;
-let touched = 0; // when the strength was last changed here
+let touched = 0; // when the strength was last changed here, and the server has heard of it
 let opening = null; // preset and backend that were asked for and are not there yet
 let asking = 0; // such requests that the server has not answered yet
 let shown = {}; // preset and backend in the controls; where they stay the same, an open list is left alone
@@ -98,7 +98,8 @@ function showStatus(status, sample, pageLatency) {
   charts.add(sample);
   showSinks(status.sinks);
 
-  if (Date.now() - touched > 1500) showStrength(engine.strength);
+  // What the server said before it heard of the change does not count.
+  if (!busy && Date.now() - touched > 1500) showStrength(engine.strength);
   if (!asking) opening = engine.opening;
   const { preset, backend } = opening ?? engine;
   if (preset !== shown.preset) $("preset").value = preset;
@@ -163,6 +164,7 @@ async function sendStrength() {
     await ask({ strength: Number(sent) });
     await new Promise((done) => setTimeout(done, 120));
   } while (sent !== strength.value);
+  touched = Date.now();
   busy = false;
 }
 
