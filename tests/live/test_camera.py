@@ -16,15 +16,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stand_ins import wait_for
 
 from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame, PixelFormat, Range
 from crispstream.live.protocol import CAPTURED, EndOfSource, HangingError, Timeouts
+from crispstream.sources import camera as module
 from crispstream.sources.camera import CameraSource
 
 cv2: Any = pytest.importorskip("cv2", reason="needs opencv-python-headless")
 
-SHORT = Timeouts(open=1, read=0.5)
+PATIENT = Timeouts(open=120, read=120)
+"""For cameras that give frames: a busy machine may let one wait."""
+SHORT = Timeouts(open=120, read=0.5)
 Read = tuple[bool, "np.ndarray[Any, Any] | None"]
 
 
@@ -65,8 +69,17 @@ class Camera:
 
 
 def picture(value: int, width: int = 64, height: int = 48) -> Read:
+    """``value`` is in the first two channels."""
     sleep(0.01)
-    return True, np.full((height, width, 3), value, np.uint8)
+    codes = np.zeros((height, width, 3), np.uint8)
+    codes[..., :2] = value % 256, value // 256
+    return True, codes
+
+
+def number(frame: Frame) -> int:
+    """What was given to ``picture``."""
+    low, high = frame.planes[0][0, 0, :2]
+    return int(low) + 256 * int(high)
 
 
 @pytest.fixture
@@ -81,7 +94,7 @@ def plug(monkeypatch: pytest.MonkeyPatch, device: Path) -> Iterator[Callable[...
     """Makes a source whose camera is a stand-in, and closes it."""
     made: list[tuple[CameraSource, Camera]] = []
 
-    def make(act: Callable[[int], Read], timeouts: Timeouts = SHORT, **arguments: Any) -> tuple[CameraSource, Camera]:
+    def make(act: Callable[[int], Read], timeouts: Timeouts = PATIENT, **arguments: Any) -> tuple[CameraSource, Camera]:
         camera = Camera(act, arguments.pop("opened", True), arguments.pop("given", None))
         monkeypatch.setattr(cv2, "VideoCapture", camera)
         made.append((CameraSource(device, timeouts, **arguments), camera))
@@ -91,7 +104,7 @@ def plug(monkeypatch: pytest.MonkeyPatch, device: Path) -> Iterator[Callable[...
     for source, camera in made:
         source.close()
         source.close()
-        assert camera.released.wait(5)
+        assert camera.released.wait(60)
 
 
 def take(source: CameraSource, frames: int) -> list[Frame]:
@@ -104,40 +117,49 @@ def take(source: CameraSource, frames: int) -> list[Frame]:
 
 
 def test_frames_come_with_growing_times_and_only_the_newest(plug: Any) -> None:
-    source, camera = plug(lambda n: picture(min(255, n)))
+    source, camera = plug(picture)
     source.open()
     frames = take(source, 5)
     assert {(f.width, f.height, f.format, f.color.range) for f in frames} == {(64, 48, PixelFormat.BGR24, Range.FULL)}
     assert all(a.seconds < b.seconds for a, b in pairwise(frames))
-    sleep(0.2)
-    frame = source.read()
-    assert frame is not None and frame.planes[0][0, 0, 0] >= camera.reads - 3
+    wait_for(lambda: camera.reads > number(frames[-1]) + 20)
+    begun = camera.reads  # the last of them is still under way
+    assert number(take(source, 1)[0]) >= begun - 2
 
 
 def test_frames_that_nobody_reads_in_time_are_counted(plug: Any) -> None:
     """Every one that was taken was read or counted, or is the newest."""
-    source, camera = plug(lambda n: picture(n % 256) if n < 60 else (sleep(0.01), (False, None))[1])
+    source, camera = plug(lambda n: picture(n) if n < 60 else (sleep(0.01), (False, None))[1])
     source.open()
     got = 0
     while camera.reads < 61:
+        wait_for(lambda enough=camera.reads + 4: camera.reads >= enough)
         got += source.read() is not None
-        sleep(0.05)
     got += source.read() is not None
-    assert got < 40 and got + source.dropped == 60
+    assert 0 < got <= 20 and got + source.dropped == 60
 
 
-@pytest.mark.parametrize(("lag", "expected"), [(0.08, 0.08), (1000.0, 0.0), (-5.0, 0.0)])
-def test_capture_time_is_the_drivers_where_it_is_plausible(plug: Any, lag: float, expected: float) -> None:
+@pytest.mark.parametrize(("lag", "plausible"), [(0.08, True), (1000.0, False), (-500.0, False)])
+def test_capture_time_is_the_drivers_where_it_is_plausible(
+    plug: Any, monkeypatch: pytest.MonkeyPatch, lag: float, plausible: bool
+) -> None:
+    monkeypatch.setattr(module, "_OLDEST", 100.0)  # 2 s are less than a busy machine may lose after a read
+    returned: list[float] = []
+
     def act(n: int) -> Read:
-        sleep(0.05)
-        camera.taken = monotonic() - lag
-        return True, np.zeros((2, 2, 3), np.uint8)
+        found = picture(n)
+        returned.append(monotonic())
+        camera.taken = returned[-1] - lag
+        return found
 
     source, camera = plug(act)
     source.open()
     frame = take(source, 2)[1]
-    age = monotonic() - frame.info[CAPTURED]
-    assert expected <= age < expected + 0.06
+    captured, at = frame.info[CAPTURED], returned[number(frame)]
+    if plausible:
+        assert captured == pytest.approx(at - lag, abs=1e-6)
+    else:
+        assert at <= captured <= monotonic(), "when it was read"
 
 
 def test_what_the_driver_gives_instead_is_told(plug: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -163,37 +185,39 @@ def test_a_camera_that_freezes_is_noticed_though_its_driver_does_not_return(plug
 
     def act(n: int) -> Read:
         if n >= 3:
-            frozen.wait(10)
+            frozen.wait(120)
         return picture(n)
 
-    source, camera = plug(act)
+    source, camera = plug(act, SHORT)
     source.open()
-    begin = monotonic()
     with pytest.raises(InputError, match=r"gave no frame for 0\.5 s"):
         while True:
             source.read()
-    assert 0.4 < monotonic() - begin < 1.2
-    begin = monotonic()
-    source.close()
-    assert monotonic() - begin < 0.1
+    source.close()  # which does not wait for it either
+    assert camera.reads <= 4 and not frozen.is_set()
     assert not camera.released.is_set()  # nobody may release what another thread is in
     frozen.set()
-    assert camera.released.wait(2)
+    assert camera.released.wait(60)
 
 
-def test_a_camera_that_never_begins_is_given_up_and_waited_for(plug: Any) -> None:
+def test_a_camera_that_never_begins_is_given_up_and_waited_for(plug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
-    source, first = plug(lambda n: (never.wait(10), (False, None))[1])
-    with pytest.raises(InputError, match="gave no frame for 1 s"):
+    source, first = plug(lambda n: (never.wait(120), (False, None))[1], Timeouts(open=0.5, read=5))
+    with pytest.raises(InputError, match=r"gave no frame for 0\.5 s"):
         source.open()
     source.close()
-    source, second = plug(lambda n: (sleep(0.3), picture(n))[1])
-    threading.Timer(0.8, never.set).start()
-    with pytest.raises(HangingError, match="hangs in its driver"):  # not that it gave no frame in the 0.2 s left
+    owner, waits = module._owners[source.name], list[float]()
+    join = owner.join
+    monkeypatch.setattr(owner, "join", lambda seconds: (waits.append(seconds), join(0.01))[1])
+    source, second = plug(picture)
+    with pytest.raises(HangingError, match="hangs in its driver"):
         source.open()
+    assert waits == [PATIENT.open / 2], "the other half is for the first frame"
     assert not second.reads
+    never.set()
+    assert first.released.wait(60)
+    join(60)
     source.open()
-    assert first.released.is_set()
     take(source, 1)
 
 
@@ -206,19 +230,23 @@ def test_frames_that_cannot_be_decoded_are_passed_over(plug: Any, caplog: pytest
 
 
 def test_nothing_but_garbage_is_an_error_and_keeps_no_processor_busy(plug: Any) -> None:
-    source, camera = plug(lambda n: picture(n) if n == 0 else (False, None))
+    source, camera = plug(lambda n: picture(n) if n == 0 else (False, None), SHORT)
+    begin = monotonic()
     source.open()
     with pytest.raises(InputError, match="gave no frame"):
         while True:
             source.read()
-    assert camera.reads < 60
+    reads = camera.reads
+    assert reads <= (monotonic() - begin) / 0.02 + 3, "it would be thousands"
 
 
 def test_another_size_is_another_frame(plug: Any) -> None:
-    source, _ = plug(lambda n: picture(n, *((64, 48) if n < 5 else (32, 24))))
+    change = threading.Event()
+    source, _ = plug(lambda n: picture(n, *((32, 24) if change.is_set() else (64, 48))))
     source.open()
-    sizes = [(frame.width, frame.height) for frame in take(source, 12)]
-    assert sizes[0] == (64, 48) and sizes[-1] == (32, 24)
+    assert {(frame.width, frame.height) for frame in take(source, 3)} == {(64, 48)}
+    change.set()
+    wait_for(lambda: [(frame.width, frame.height) for frame in take(source, 1)] == [(32, 24)])
 
 
 def test_a_camera_that_is_unplugged_says_so(plug: Any, device: Path) -> None:
@@ -273,7 +301,7 @@ def test_a_missing_device_and_a_forbidden_one_have_their_cause(device: Path, mon
 
 
 def test_a_file_that_is_no_camera_is_refused_by_the_real_opencv(device: Path) -> None:
-    source = CameraSource(device, SHORT)
+    source = CameraSource(device, PATIENT)
     with pytest.raises(InputError, match="is in use or is no camera"):
         source.open()
     source.close()
