@@ -89,6 +89,7 @@ def test_pinned_memory_is_given_back_with_its_last_array(worker: Worker) -> None
     gone = weakref.ref(pinned.array.base.obj)
     worker.call(pinned.free)
     worker.call(pinned.free)
+    worker.call(int)  # its thread lets go of a call just after it has handed the result over
     view = pinned.array[10:]
     del pinned
     assert gone() is not None

@@ -21,6 +21,9 @@ from crispstream.cuda.loop import Loop
 from crispstream.cuda.worker import Worker
 from crispstream.errors import EngineError
 
+SECONDS = 60
+"""What takes milliseconds has taken too long after these."""
+
 
 class Mark:
     """A watched event in the hands of the test."""
@@ -36,7 +39,7 @@ class Mark:
     def synchronize(self) -> None:
         if self.error:
             raise self.error
-        assert self.reached.wait(10)
+        assert self.reached.wait(SECONDS)
 
 
 def reached() -> Mark:
@@ -131,7 +134,7 @@ def test_after_close(emulated_gpu: EmulatedGpu) -> None:
     for thread in closers:
         thread.start()
     for thread in closers:
-        thread.join(10)
+        thread.join(SECONDS)
     assert last.result(0) == "done", "what was posted before is done before"
     worker.close()
     for use in (worker.call, worker.post):
@@ -156,7 +159,7 @@ def test_dropped_workers_end(emulated_gpu: EmulatedGpu) -> None:
     del worker, circle
     gc.collect()
     for thread in workers():
-        thread.join(10)
+        thread.join(SECONDS)
     assert not workers() and not machine.leaks()
 
 
@@ -179,7 +182,7 @@ def test_two_workers_in_two_threads(emulated_gpu: EmulatedGpu) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(SECONDS)
     assert not errors and not machine.leaks()
 
 
@@ -197,7 +200,7 @@ def test_follow_ups_come_in_order() -> None:
         time.sleep(0.001)
     assert seen == [0, 1]
     marks[2].reached.set()
-    assert finished.result(10) == "test" and seen == [0, 1, 2]
+    assert finished.result(SECONDS) == "test" and seen == [0, 1, 2]
     loop.stop()
 
 
@@ -214,7 +217,7 @@ def test_follow_ups_do_not_wait_for_the_queue_to_be_empty() -> None:
     loop.call(loop.when, mark, lambda: seen.append(1))
     loop.call(busy)
     mark.reached.set()
-    end = time.monotonic() + 10
+    end = time.monotonic() + SECONDS
     while not seen and time.monotonic() < end:
         time.sleep(0.001)
     stop.set()
@@ -240,11 +243,15 @@ def test_finish_oldest_waits_for_one() -> None:
 
 def test_closing_with_work_in_flight() -> None:
     """Queued work first, then what is watched, then ``at_end``."""
-    loop, seen, mark = Loop("test"), [], Mark()
+
+    class ReachedWhenWaitedFor(Mark):
+        def synchronize(self) -> None:
+            self.reached.set()
+
+    loop, seen, mark = Loop("test"), [], ReachedWhenWaitedFor()
     loop.at_end = lambda: seen.append("end")
     loop.call(loop.when, mark, lambda: seen.append("watched"))
     posted = loop.post(seen.append, "posted")
-    threading.Timer(0.05, mark.reached.set).start()
     loop.stop()
     assert seen == ["posted", "watched", "end"] and posted.done()
 
@@ -291,9 +298,9 @@ def test_nobody_waits_for_ever(emulated_gpu: EmulatedGpu) -> None:
             time.sleep(0)
         worker.close()
         for thread in threads:
-            thread.join(10)
+            thread.join(SECONDS)
         for future in futures:
-            error = future.exception(10)
+            error = future.exception(SECONDS)
             assert error is None or "closed" in str(error)
 
 

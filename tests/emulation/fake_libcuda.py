@@ -50,7 +50,7 @@ class FakeLibcuda:
         return 0
 
     def cuPointerGetAttribute(self, value: Any, attribute: int, address: int) -> int:  # noqa: N802
-        for start, (memory, device) in self._machine.allocations.items():
+        for start, (memory, device) in self._machine.allocations.copy().items():  # another worker may allocate
             if start <= address < start + memory.nbytes:
                 value._obj.value = device
                 return 0

@@ -62,6 +62,8 @@ class Machine:
     """After a crash on a GPU every call fails."""
 
     def __post_init__(self) -> None:
+        # Workers of several GPUs count side by side. Reentrant: the collector frees objects at any point of a thread.
+        self._counting = threading.RLock()
         self.alive: Counter[str] = Counter()
         self.retained: Counter[int] = Counter()
         self.stacks: dict[int, list[Any]] = {}
@@ -91,8 +93,13 @@ class Machine:
         """What is still there, by kind; empty when all was freed."""
         counts = {**self.alive, "allocation": len(self.allocations), "pinned": len(self.registered)}
         counts["context"] = sum(self.retained.values())
-        counts["context on a thread's stack"] = sum(map(len, self.stacks.values()))
+        counts["context on a thread's stack"] = sum(map(len, self.stacks.copy().values()))
         return {kind: n for kind, n in counts.items() if n}
+
+    def count(self, counts: Counter[Any], what: Any, change: int) -> None:
+        """Add ``change`` to ``counts[what]``, whichever thread calls."""
+        with self._counting:
+            counts[what] += change
 
     def current(self) -> Context:
         """The calling thread's context. Raises LogicError where there is none."""
@@ -110,7 +117,7 @@ class Machine:
 
     def pinned(self, address: int, nbytes: int) -> bool:
         """True where all of that host memory is registered."""
-        return any(start <= address and address + nbytes <= start + n for start, n in self.registered.items())
+        return any(start <= address and address + nbytes <= start + n for start, n in self.registered.copy().items())
 
 
 class Context:
@@ -120,7 +127,7 @@ class Context:
 
     def __init__(self, device: int) -> None:
         self.device, self.valid, self.thread = device, True, threading.get_ident()
-        self.machine.retained[device] += 1
+        self.machine.count(self.machine.retained, device, 1)
 
     def push(self) -> None:
         self.machine.check()
@@ -133,7 +140,7 @@ class Context:
             self.machine.faults.append("context detached in another thread: leaked")
             return
         self.valid = False
-        self.machine.retained[self.device] -= 1
+        self.machine.count(self.machine.retained, self.device, -1)
 
 
 class Bound:
@@ -145,7 +152,7 @@ class Bound:
     def __init__(self) -> None:
         self.context = self.machine.current()
         self.machine.check()
-        self.machine.alive[self.kind] += 1
+        self.machine.count(self.machine.alive, self.kind, 1)
 
     def here(self) -> None:
         """Raise unless this is the right thread, with the right context."""
@@ -159,7 +166,7 @@ class Bound:
         if threading.get_ident() != self.context.thread:
             self.machine.faults.append(f"{self.kind} in out-of-thread context could not be cleaned up")
             return False
-        self.machine.alive[self.kind] -= 1
+        self.machine.count(self.machine.alive, self.kind, -1)
         return True
 
 
@@ -278,7 +285,7 @@ def modules(machine: Machine) -> dict[str, ModuleType]:
 
     def mem_get_info() -> tuple[int, int]:
         total = machine.gpus[machine.current().device].memory
-        return total - sum(memory.nbytes for memory, _ in machine.allocations.values()), total
+        return total - sum(memory.nbytes for memory, _ in machine.allocations.copy().values()), total
 
     def mem_alloc(nbytes: int) -> DeviceAllocation:
         if nbytes <= 0:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,8 +71,21 @@ def test_range_of_sizes(engine: Manifest) -> None:
 
 
 def test_ctrl_c(engine: Manifest, found: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = FailingBuilder(found, 1, "", act=lambda: (os.kill(os.getpid(), signal.SIGINT), stopped.wait(20)))
-    stopped = threading.Event()
+    """Pressed while TensorRT builds and the main thread waits for it."""
+    handed_over, stopped = threading.Event(), threading.Event()
+
+    def press() -> None:
+        assert handed_over.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+        stopped.wait(60)
+
+    class Executor(ThreadPoolExecutor):
+        def submit(self, *arguments: Any) -> Future[Any]:  # type: ignore[override]
+            future = super().submit(*arguments)
+            handed_over.set()
+            return future
+
+    failing = FailingBuilder(found, 1, "", act=press)
 
     class StoppableBuild(Build):
         def __init__(self, *arguments: Any) -> None:
@@ -79,6 +93,7 @@ def test_ctrl_c(engine: Manifest, found: Library, monkeypatch: pytest.MonkeyPatc
             self.stop = stopped
 
     monkeypatch.setattr(plans, "Build", StoppableBuild)
+    monkeypatch.setattr(plans, "ThreadPoolExecutor", Executor)
     monkeypatch.setattr(plans, "library", lambda flavour: failing.library)
     with pytest.raises(KeyboardInterrupt):
         build_plans(engine.folder, ONE, target="sm89", quiet=True)

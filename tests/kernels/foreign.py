@@ -112,7 +112,7 @@ class ForeignKernels:
     def close(self) -> None:
         """End the emulator, which has nothing left to do."""
         self._pipe("stdin").close()
-        assert self._process.wait(10) == 0
+        assert self._process.wait(60) == 0
         self._pipe("stdout").close()
 
     def unpack(self, frame: Frame, geometry: Geometry, packed: Tensor, threads: int = 0) -> None:

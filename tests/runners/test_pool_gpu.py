@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from emulation.fake_pycuda import Machine
 from smeared import smeared
 
@@ -41,13 +42,16 @@ def test_streams_get_what_they_would_get_alone(open_gpu: Callable[..., Machine])
                 for results, stream in zip(together, streams, strict=True):
                     results.append(next(stream))
             assert all(next(stream, None) is None for stream in streams)
+            for feeder in feeders:
+                feeder.join()
     for want, got in zip(alone, together, strict=True):
         assert all(np.array_equal(a.planes[0], b.planes[0]) for a, b in zip(want, got, strict=True))
 
 
-def test_closing_while_frames_are_under_way(open_gpu: Callable[..., Machine]) -> None:
+def test_closing_while_frames_are_under_way(open_gpu: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool, its streams and the Deblurrer in any order; the emulated machine says whether anything leaked."""
     open_gpu()
+    monkeypatch.setattr("crispstream.pool.CLOSE_SECONDS", 120)  # a busy machine may take long to open a layout
     for order in ("pool", "stream", "deblurrer"):
         deblur = Deblurrer("nano", "cuda")
         pool = DeblurrerPool(deblur)
