@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -162,23 +161,40 @@ def test_run_reports(call: Call, tmp_path: Path) -> None:
     assert (again.code, again.out, again.err) == (0, "", "")
 
 
+# The command, whose sink waits with its 20th frame until the signal has come: nothing hurries it before.
+UNTIL_A_SIGNAL = """
+import sys, time
+from crispstream import cli
+from crispstream.sinks.video import VideoSink
+
+write, frames, hurried = VideoSink.write, [], []
+
+def wait(self, frame):
+    write(self, frame)
+    frames.append(frame.pts)
+    if len(frames) == 20:
+        print("now", file=sys.stderr, flush=True)
+        late = time.monotonic() + 120
+        while not hurried and time.monotonic() < late:
+            time.sleep(0.01)
+
+VideoSink.write, VideoSink.hurry = wait, lambda self: hurried.append(True)
+cli.main()
+"""
+
+
 def test_interrupt_leaves_a_file_that_plays(tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit code 130, the frames finished so far, nothing half written."""
-    clip = write_clip(tmp_path / "in.mp4", 400, 320, 240)
-    command = [sys.executable, "-m", "crispstream.cli", "run", clip, tmp_path / "out.mp4", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if any(p.stat().st_size for p in tmp_path.glob(".*.part")):  # the first frame has come
-                break
-            time.sleep(0.02)
-        time.sleep(0.5)
+    clip = write_clip(tmp_path / "in.mp4", 100, 320, 240)
+    command = [sys.executable, "-c", UNTIL_A_SIGNAL, "run", clip, tmp_path / "out.mp4", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stderr.readline() == "now\n"
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=120)
     report = json.loads(out)
     assert process.returncode == 130 and report["interrupted"] is True
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
-    assert 0 < count_frames(tmp_path / "out.mp4") == report["frames"] < 400
+    assert 20 <= count_frames(tmp_path / "out.mp4") == report["frames"] < 100
 
 
 def test_interrupted_elsewhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

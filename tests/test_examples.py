@@ -155,9 +155,12 @@ def test_ffmpeg_pipe_script(tmp_path: Path) -> None:
 
 
 @contextmanager
-def asyncio_server() -> Iterator[int]:
-    """The port on which the example listens; at the end it must go away in good order."""
-    command = [sys.executable, str(EXAMPLES / "asyncio_streams.py")]
+def asyncio_server(before: str = "") -> Iterator[int]:
+    """The port on which the example listens, in a process that did ``before``; at the end it must go away in good
+    order."""
+    command = [sys.executable, "-c", f"{before}\nimport runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"]
+    command = [sys.executable] if not before else command
+    command += [str(EXAMPLES / "asyncio_streams.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
         try:
             assert server.stdout
@@ -186,10 +189,27 @@ def test_asyncio_streams() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(out, restored(pictures), strict=True))
 
 
-def test_the_loop_of_asyncio_streams_answers_while_the_engine_works() -> None:
+# An engine that takes as long as the test likes: until the file is there.
+HELD = """
+import time
+from pathlib import Path
+from crispstream.runners.cpu import CpuRunner
+
+process = CpuRunner._process
+
+def held(self, frame, *rest):
+    while frame.width == 1280 and not Path({go!r}).exists():
+        time.sleep(0.01)
+    return process(self, frame, *rest)
+
+CpuRunner._process = held
+"""
+
+
+def test_the_loop_of_asyncio_streams_answers_while_the_engine_works(tmp_path: Path) -> None:
     """One client has sent a frame that takes a while; others get their answers before it gets its own."""
-    large = blurred(0, (1280, 720))
-    with asyncio_server() as port:
+    large, go = blurred(0, (1280, 720)), tmp_path / "go"
+    with asyncio_server(HELD.format(go=str(go))) as port:
 
         def connect() -> socket.socket:
             return socket.create_connection(("127.0.0.1", port), timeout=60)
@@ -203,6 +223,7 @@ def test_the_loop_of_asyncio_streams_answers_while_the_engine_works() -> None:
             busy.setblocking(False)
             with pytest.raises(BlockingIOError):
                 busy.recv(1)
+            go.touch()
             busy.settimeout(60)
             with busy.makefile("rb") as back:
                 restored_large = np.frombuffer(back.read(large.nbytes), np.uint8).reshape(large.shape)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -232,8 +233,11 @@ def test_ctrl_c_while_a_film_ends_early_ends_the_job(folder: Path, deblurrer: Co
     film(folder / "b.mp4", 64)
 
     def press(frames: int) -> None:
-        if frames == 10:  # the last one before the other size, which has been read by now
-            time.sleep(0.5)
+        if frames == 10:  # the last one before the other size, after which the reader ends
+            late = time.monotonic() + 60
+            while any(thread.name == "crispstream-reader" for thread in threading.enumerate()):
+                assert time.monotonic() < late
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
 
     deblurrer.hook = press

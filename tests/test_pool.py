@@ -183,7 +183,7 @@ def test_a_greedy_stream_takes_nothing_from_the_others(policy: Policy) -> None:
         slow = pool.open_stream(Policy.WAIT)
         for number in range(20):
             slow.submit(numbered(number))
-            assert value(next(slow)) == number
+            assert value(in_thread(lambda: next(slow)).result(PATIENCE)) == number
             time.sleep(0.01)
         wait_for(lambda: sum(len(ready) >= 2 for _, ready in engine.turns) >= 20)  # they do compete
         dropped = [stream.stats.dropped for stream in greedy]
