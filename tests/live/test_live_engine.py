@@ -53,7 +53,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveEngine]:
 
 def switched(live: LiveEngine, **options: Any) -> None:
     live.switch("nano", **options)
-    wait_for(lambda: live.status()["opening"] is None, 30)
+    wait_for(lambda: live.status()["opening"] is None)
 
 
 def test_the_next_frame_is_the_other_engines_and_the_old_one_is_handed_back(live: LiveEngine) -> None:

@@ -46,7 +46,7 @@ def camera() -> Place:
 
 def told(*arguments: str, code: int) -> str:
     """What a run that must end so says."""
-    done = subprocess.run([*LIVE, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*LIVE, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     return done.stderr
 
@@ -115,7 +115,7 @@ def put(targets: list[str], wishes: SinkWishes, source: Place) -> Outlet:
     frame = picture(1, (64, 48))
     outlet.offer(Shot(frame, frame, time.monotonic(), 0))
     outlet.finish()
-    assert outlet.join(10)
+    assert outlet.join(60)
     return outlet
 
 
@@ -141,7 +141,7 @@ def test_a_pipe_says_the_rate_of_the_film(piped: bool) -> None:
     frames = b"YUV4MPEG2 W96 H64 F10:1 C420\n" + 5 * (b"FRAME\n" + bytes(96 * 64 * 3 // 2))
     Path("a.y4m").write_bytes(frames)
     done = subprocess.run(
-        [*LIVE, "-" if piped else "a.y4m", "--to", "-"], input=frames, capture_output=True, timeout=60
+        [*LIVE, "-" if piped else "a.y4m", "--to", "-"], input=frames, capture_output=True, timeout=120
     )
     assert done.returncode == 0 and done.stdout.startswith(b"YUV4MPEG2 W96 H64 F10:1 "), done.stderr
 
@@ -153,13 +153,13 @@ def test_a_pipe_without_a_frame_is_empty() -> None:
         assert run.stdout is not None and run.stderr is not None
         assert run.stdout.read() == b""
         assert b"0 frames in, 0 out" in run.stderr.read()
-        assert run.wait(30) == 0
+        assert run.wait(60) == 0
 
 
 def test_a_terminal_takes_no_frames(clip: Path) -> None:
     ours, theirs = pty.openpty()
     try:
-        done = subprocess.run([*LIVE, str(clip), "--to", "-"], stdout=theirs, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run([*LIVE, str(clip), "--to", "-"], stdout=theirs, stderr=subprocess.PIPE, timeout=120)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -168,7 +168,7 @@ def test_a_terminal_takes_no_frames(clip: Path) -> None:
 
 def test_a_sink_that_failed_for_good_costs_the_exit_code_and_not_the_summary(clip: Path) -> None:
     with open("/dev/full", "wb") as full, Live(str(clip), "--to", "-", "--to", "a.mkv", stdout=full.fileno()) as run:
-        assert run.process.wait(60) == 4, run.lines
+        assert run.wait() == 4, run.lines
     said = "".join(run.lines)
     assert "standard output: 0 frames" in said and "No space left on device" in said
     assert "closed by a run before" not in said and Path("a.mkv").exists()
@@ -211,7 +211,7 @@ def test_options_that_nothing_heeds(source: str, targets: list[str], given: list
 def test_every_option_but_those_of_the_engine_and_the_session_is_known_there() -> None:
     of_all = {"preset", "strength", "engine-backend", "device", "threads", "no-gating", "max-latency", "duration"}
     of_all |= {"to", "preview", "log-json", "quiet", "json", "debug", "help"}
-    shown = subprocess.run([*LIVE, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = subprocess.run([*LIVE, "--help"], capture_output=True, text=True, timeout=120, check=True).stdout
     options = set(re.findall(r"--[a-z-]+", re.sub(r"(?m)^ {10,}.*|-- ", "", shown)))
     unknown = options - {f"--{name}" for name in of_all}
     assert len(unknown) > 12 and len(list(idle(unknown, "missing", ["window"]))) == len(unknown) - 1
@@ -220,7 +220,7 @@ def test_every_option_but_those_of_the_engine_and_the_session_is_known_there() -
 def test_what_nothing_heeds_is_told_once_each(clip: Path) -> None:
     arguments = ("--to", "a.mkv", "--size", "640x360", "--transport", "tcp", "--crf", "20")
     with Live(str(clip), *arguments) as run:
-        assert run.process.wait(60) == 0
+        assert run.wait() == 0
         idle_options = [message for message in run.messages if "does nothing here" in message]
     assert [message.split()[0] for message in idle_options] == ["--size", "--transport"]
     assert idle_options[0] == "--size does nothing here: it is for cameras and raw frames on standard input"

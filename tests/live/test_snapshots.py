@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from shots import descriptors, noise, resident, shot
+from stand_ins import wait_for
 
 from crispstream.errors import OutputError, UsageError
 from crispstream.frame import ColorSpec, Frame, PixelFormat, Range
@@ -93,11 +94,21 @@ def test_whoever_looks_sees_a_whole_picture(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=look)
     reader.start()
-    for i in range(60):
-        sink.write(noise(i, (160, 120)))
-    done.set()
-    reader.join(10)
-    assert len(seen) > 10 and set(seen) == {120}
+    written = 0
+
+    def enough() -> bool:
+        nonlocal written
+        sink.write(noise(written % 60, (160, 120)))
+        written += 1
+        assert reader.is_alive()
+        return written >= 60 and len(seen) > 10
+
+    try:
+        wait_for(enough)
+    finally:
+        done.set()
+        reader.join(60)
+    assert set(seen) == {120}
 
 
 @contextlib.contextmanager
@@ -154,6 +165,6 @@ def test_nothing_grows_over_a_thousand_shots(tmp_path: Path) -> None:
     files, memory = descriptors(), resident()
     for i in range(100, 1100):
         sink.write(shot(i, float(i)))
-    assert descriptors() == files
+    assert descriptors() <= files
     assert resident() - memory < 8 << 20
     assert os.listdir(tmp_path) == ["latest.jpg"]

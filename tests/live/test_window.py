@@ -8,12 +8,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from shots import children, descriptors, shot
+from stand_ins import wait_for
 
 from crispstream.errors import ClosedPipeError, OutputError, UsageError
 from crispstream.sinks.window import WindowSink
@@ -65,7 +65,8 @@ class Stub:
 
     def told(self, what: str) -> list[list[Any]]:
         path = self.folder / "told"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        said = path.read_text() if path.exists() else ""
+        lines = [json.loads(line) for line in said.rpartition("\n")[0].splitlines()]  # whole ones
         assert all(main and pid != os.getpid() for main, pid, *_ in lines)
         return [line[3:] for line in lines if line[2] == what]
 
@@ -75,20 +76,14 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     """OpenCV with windows, and a display, as far as the sink can tell."""
     stub = Stub(tmp_path / "stub")
     monkeypatch.syspath_prepend(str(stub.folder))
-    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    monkeypatch.setitem(sys.modules, "cv2", None)  # so that it is put back as it is now, or forgotten
+    monkeypatch.delitem(sys.modules, "cv2")
     monkeypatch.setenv("DISPLAY", ":99")
     return stub
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def until_closed(sink: WindowSink) -> None:
-    for i in range(500):
+    for i in range(500):  # the process takes three or so before more has no room
         sink.write(shot(i))
         time.sleep(0.01)
 
@@ -100,16 +95,16 @@ def test_frames_are_shown_and_the_window_is_served_without_any(stub: Stub) -> No
     for i in range(3):
         sink.write(shot(i))
     sink.write(shot(3, size=(33, 20)))
-    wait_until(lambda: len(stub.told("show")) == 4)
+    wait_for(lambda: len(stub.told("show")) == 4)
     waits = len(stub.told("wait"))
-    wait_until(lambda: len(stub.told("wait")) > waits + 5)
+    wait_for(lambda: len(stub.told("wait")) > waits + 5)
     sink.close()
     sink.abort()
     assert stub.told("open") == [["a title"]]
     assert stub.told("size") == [[64, 48]]
     assert stub.told("show") == [[[48, 64, 3], 0], [[48, 64, 3], 1], [[48, 64, 3], 2], [[20, 33, 3], 3]]
     assert stub.told("end") == [[]]
-    assert children() <= before and descriptors() == files
+    wait_for(lambda: children() <= before and descriptors() <= files)
 
 
 @pytest.mark.parametrize("how", [{"key": 27}, {"key": ord("q")}, {"close": "GTK"}, {"close": "Qt"}])
@@ -169,7 +164,7 @@ def test_a_window_that_hangs_is_given_up(stub: Stub, monkeypatch: pytest.MonkeyP
         for i in range(100):
             sink.write(shot(i, size=(640, 480)))
     sink.abort()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 50, "it hangs for a minute"
 
 
 def test_what_is_missing_is_told_at_once(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
