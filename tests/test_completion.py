@@ -116,18 +116,20 @@ TYPED = [
 def test_zsh_completes(shell: tuple[Path, dict[str, str]]) -> None:
     """In a terminal, as a user sees it."""
     path, environment = shell
-    start = f"PROMPT='ready> '\nautoload -Uz compinit && compinit -u -D\nsource {path}\n"
+    # A prompt of its own for each line: what zsh has still to draw of the line before is not mistaken for it.
+    prompt = "setopt promptsubst\nprecmd() { ((++line)) }\nPROMPT='ready $line> '\n"
+    start = f"{prompt}autoload -Uz compinit && compinit -u -D\nsource {path}\n"
     (path.parent / ".zshrc").write_text(start)
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(path.parent)
         os.execvpe("zsh", ["zsh", "-i"], {**environment, "ZDOTDIR": str(path.parent)})
     try:
-        shown(terminal, "ready> ")
-        for typed, expected in TYPED:
+        for line, (typed, expected) in enumerate(TYPED, 1):
+            shown(terminal, f"ready {line}> ")
             os.write(terminal, typed.encode() + b"\t")
             shown(terminal, expected)
-            os.write(terminal, b"\x15")  # Ctrl-U: an empty line again
+            os.write(terminal, b"\x15\r")  # Ctrl-U: an empty line again, and Enter
     finally:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)

@@ -157,6 +157,7 @@ def main() -> int:
     """Fuzz for some time and print what was found as JSON."""
     parser = argparse.ArgumentParser(description="Fuzz what a user's file can be.")
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--least", type=int, default=0, help="as many cases, however long they take")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="where the files of findings are left")
     parser.add_argument("--only", choices=WEIGHTS, help="one kind alone")
@@ -182,7 +183,7 @@ def _fuzz(fuzzer: Fuzzer, options: argparse.Namespace) -> int:
     answers: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     interesting: list[str] = []
-    while monotonic() - started < 60 * options.minutes:
+    while index < options.least or monotonic() - started < 60 * options.minutes:
         rng = Random(f"{options.seed}/{index}")
         number = options.seed * 10**9 + index
         begin = fuzzer.draw(rng, options.only)

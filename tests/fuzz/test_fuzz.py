@@ -19,13 +19,14 @@ from notes import mutated_json
 from workers import attempt
 
 
+@pytest.mark.timeout(900)  # where the machine is busy the least number of cases takes longer
 def test_three_quarters_of_a_minute() -> None:
     fuzz = Path(__file__).with_name("fuzz.py")
-    command = [sys.executable, str(fuzz), "--minutes", "0.75", "--seed", "1", "--plain"]
+    command = [sys.executable, str(fuzz), "--minutes", "0.75", "--least", "40", "--seed", "1", "--plain"]
     done = subprocess.run(command, capture_output=True, text=True)
     found = json.loads(done.stdout)
     assert (done.returncode, found["findings"]) == (0, {}), done.stderr
-    assert found["cases"] > 20 and found["answers"] > 10  # 160 cases on two idle cores
+    assert found["cases"] >= 40 and found["answers"] > 10  # 160 cases on two idle cores
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.png", "a.ts", "a.y4m", "a.bin"])

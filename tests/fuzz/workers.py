@@ -29,6 +29,7 @@ def attempt(action: Callable[[], Any], folder: Path, seconds: float) -> dict[str
     working directory and its home.
     """
     log = folder.with_name(folder.name + ".log")
+    log.touch()  # the process may not get that far
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

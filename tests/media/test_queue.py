@@ -38,7 +38,7 @@ def test_wait_holds_the_producer_at_capacity() -> None:
     producer.start()
     assert not third.wait(0.1)
     assert queue.get() == 0
-    assert third.wait(5)
+    assert third.wait(60)
     producer.join()
 
 
@@ -89,7 +89,7 @@ def test_whoever_waits_is_woken(full: bool, abort: bool) -> None:
         queue.abort(cause)
     else:
         queue.close()
-    waiter.join(5)
+    waiter.join(60)
     assert not waiter.is_alive()
     assert isinstance(raised[0], Aborted if abort else Closed)
     if abort:

@@ -90,7 +90,7 @@ from pathlib import Path
 from crispstream.errors import OutputError
 from crispstream.lock import OutputLock
 
-folder, until = Path(sys.argv[1]), time.monotonic() + 10
+folder, until = Path(sys.argv[1]), time.monotonic() + 30
 taken, locked = 0, fcntl.flock
 
 def late(file, how):
@@ -116,7 +116,7 @@ def test_one_of_several_processes_holds_the_lock(tmp_path: Path, own_cache: Path
     """With all the time in the world between opening the lock file and locking it."""
     command = [sys.executable, "-c", _RACER, str(tmp_path)]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    ends = [racer.communicate(timeout=60) for racer in racers]
+    ends = [racer.communicate(timeout=120) for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0, 0], ends
     assert all(int(out) > 0 for out, _ in ends)
     assert not list((own_cache / "crispstream" / "locks").iterdir())

@@ -111,6 +111,7 @@ def test_batches_are_the_same_for_all_but_the_data_that_is_left_out(cache: ablat
 
 
 def test_adam_takes_the_place_of_muon() -> None:
+    torch.manual_seed(0)
     variant = VARIANTS["adam"]
     net = trainable(variant)
     steps = optimizer(net, variant)

@@ -28,6 +28,8 @@ from crispstream.frame import Frame, PixelFormat, plane_shapes
 # Seconds: how often a full pipe is looked at, and how much longer than the child's own limits one waits for it, first
 # while it starts (a busy board reads its libraries slowly), then for a frame.
 _TICK, _START, _GRACE = 0.25, 20.0, 2.0
+# For a process that was killed or has closed its end: a busy machine takes a while to take it away.
+_DEATH = 5.0
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<qII")  # ticks, width, height
 
@@ -87,7 +89,7 @@ class Child:
         """End the child at once. Idempotent."""
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):  # stuck in the kernel
-            self._process.wait(timeout=1)
+            self._process.wait(timeout=_DEATH)
         self._frames.close()
         self._said.close()
 
@@ -124,7 +126,7 @@ class Child:
     def _part(self) -> None:
         """The child has ended: raise why, unless it was told to."""
         try:
-            code: int | None = self._process.wait(timeout=1)
+            code: int | None = self._process.wait(timeout=_DEATH)
         except subprocess.TimeoutExpired:
             code = None
         if code == -signal.SIGALRM:

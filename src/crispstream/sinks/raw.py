@@ -12,7 +12,6 @@ from fractions import Fraction
 from functools import cache
 from io import FileIO
 from pathlib import Path
-from time import monotonic
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
@@ -154,11 +153,10 @@ class RawSink:
 
     def _wait(self) -> None:
         """Wait until something can be written."""
-        since = monotonic()
+        looks = 0
         while not self._room.poll(1000 * _TICK):
-            if not self._hurried:
-                since = monotonic()
-            elif monotonic() - since > _PATIENCE:
+            looks += self._hurried  # not seconds: a machine that was asleep froze the reader, too
+            if looks * _TICK > _PATIENCE:
                 raise KeyboardInterrupt
 
 
