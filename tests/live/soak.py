@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from ports import free_port
 from process import Live, Sample, flat
-from rtsp_server import RtspServer, free_port
+from rtsp_server import RtspServer
 
 WARM_UP_SECONDS = 20.0
 OUTAGE_EVERY = 60.0
