@@ -530,6 +530,7 @@ def test_the_fake_offers_nothing_that_is_not_real(rtx: Any, fake: str, extra: se
 def test_real_logger_and_library(rtx: Any) -> None:
     found = library("tensorrt-rtx")
     assert str(found) == f"TensorRT-RTX {rtx.__version__}" and library("tensorrt-rtx").log is found.log
+    found.log.take()  # of other tests: the library has one logger for good
     found.log.log(rtx.ILogger.Severity.ERROR, "bad")
     found.log.log(rtx.ILogger.Severity.WARNING, "so so")
     failure = found.failure("cannot", "do this")

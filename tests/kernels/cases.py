@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from crispstream.frame import ChromaSiting, ColorSpec, Frame, Matrix, PixelFormat, Range, plane_shapes
@@ -17,6 +18,9 @@ from crispstream.kernels.geometry import Geometry
 Tensor = npt.NDArray[Any]
 FORMATS = tuple(PixelFormat)
 COLORS = tuple(ColorSpec(m, r, s) for m in Matrix for r in Range for s in ChromaSiting)
+EXAMPLES = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+"""The same examples in every run, however long a busy machine takes to draw them: what a change breaks shows with that
+change, not with a later one."""
 EXTREMES = (np.nan, np.inf, -np.inf, 65504.0, -65504.0, 1e36, 3e38, -3e38, 1e-7, 1e-40, 0.0, -0.0)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cases import COLORS, FORMATS, Case, cases, random_frame, random_tensor, same_pixels
+from cases import COLORS, EXAMPLES, FORMATS, Case, cases, random_frame, random_tensor, same_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +65,7 @@ def test_a_missing_branch_is_a_mask_of_one_value(pixel_format: PixelFormat) -> N
         assert same_pixels(alone.out, expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(EXAMPLES, max_examples=100)
 @given(case=cases(), threads=st.integers(1, 3))
 def test_in_place(case: Case, threads: int) -> None:
     """Source and destination may be the same memory if format and colour agree."""

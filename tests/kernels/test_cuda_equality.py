@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import COLORS, FORMATS, Case, cases, geometries, preset_geometries, random_frame, random_tensor, same_pixels
+from cases import (
+    COLORS,
+    EXAMPLES,
+    FORMATS,
+    Case,
+    cases,
+    geometries,
+    preset_geometries,
+    random_frame,
+    random_tensor,
+    same_pixels,
+)
 from device_runs import FindingsList, JobList, Picture, blend, mix_of, sizes_of, statistics, unpack, upload
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,7 +85,7 @@ def check_blend(machine: Machine, batch: list[Case], aligned: bool, in_place: bo
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(EXAMPLES, max_examples=60)
 @given(shape=shapes(), color=st.sampled_from(COLORS), aligned=st.booleans(), batch=st.integers(1, 3), seed=SEEDS)
 def test_unpack(
     machine: Machine,
@@ -96,7 +107,7 @@ def test_unpack(
 
 @pytest.mark.parametrize("out_format", FORMATS)
 @pytest.mark.parametrize("pixel_format", FORMATS)
-@settings(max_examples=40, deadline=None)
+@settings(EXAMPLES, max_examples=40)
 @given(data=st.data(), shape=shapes(), aligned=st.booleans(), batch=st.integers(1, 3), seed=SEEDS)
 def test_blend(
     machine: Machine,
@@ -114,7 +125,7 @@ def test_blend(
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
-@settings(max_examples=40, deadline=None)
+@settings(EXAMPLES, max_examples=40)
 @given(data=st.data(), shape=shapes(), aligned=st.booleans())
 def test_blend_in_place(
     machine: Machine, pixel_format: PixelFormat, data: st.DataObject, shape: tuple[Geometry, Any], aligned: bool
@@ -123,7 +134,7 @@ def test_blend_in_place(
     check_blend(machine, [replace(case, out=case.frame)], aligned, in_place=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(EXAMPLES, max_examples=80)
 @given(shape=shapes(), batch=st.integers(1, 3), wild=st.booleans(), seed=SEEDS)
 def test_statistics(machine: Machine, shape: tuple[Geometry, Any], batch: int, wild: bool, seed: int) -> None:
     geometry, dtype = shape

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import (
     COLORS,
+    EXAMPLES,
     FORMATS,
     Case,
     cases,
@@ -48,7 +49,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
-@settings(max_examples=80, deadline=None)
+@settings(EXAMPLES, max_examples=80)
 @given(geometry=geometries(), color=st.sampled_from(COLORS), half=st.booleans(), seed=SEEDS)
 def test_unpack(
     kernels: Any, pixel_format: PixelFormat, geometry: Geometry, color: ColorSpec, half: bool, seed: int
@@ -64,7 +65,7 @@ def test_unpack(
 
 @pytest.mark.parametrize("out_format", FORMATS)
 @pytest.mark.parametrize("pixel_format", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(EXAMPLES, max_examples=60)
 @given(data=st.data())
 def test_blend(kernels: Any, pixel_format: PixelFormat, out_format: PixelFormat, data: st.DataObject) -> None:
     case: Case = data.draw(cases(pixel_format, out_format))
@@ -75,7 +76,7 @@ def test_blend(kernels: Any, pixel_format: PixelFormat, out_format: PixelFormat,
         assert same_pixels(case.out, expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(EXAMPLES, max_examples=100)
 @given(geometry=geometries(), half=st.booleans(), wild=st.booleans(), seed=SEEDS)
 def test_statistics(kernels: Any, geometry: Geometry, half: bool, wild: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -134,7 +135,7 @@ def test_callers_in_many_threads() -> None:
         assert all(pool.map(work, range(32)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(EXAMPLES, max_examples=40)
 @given(
     channels=st.integers(1, 9),
     outputs=st.integers(1, 14),
