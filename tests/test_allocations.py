@@ -2,7 +2,8 @@
 """In steady state no frame takes new memory: the blocks of earlier frames come back from malloc, pages and all.
 
 A minor page fault is counted for every page that a process touches for the first time, so a plane in new memory shows
-as one for each 4 KiB of it. What else goes on adds one or two now and then: medians are compared.
+as one for each 4 KiB of it. What else goes on adds one or two now and then, and where a stage was late, more frames
+than before are under way at once: medians are compared.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ shapes = plane_shapes(format, width, height)
 sources = [Frame(tuple(n.ravel()[: np.prod(s)].reshape(s) for s in shapes), format) for n in noise]
 faults, traced = [], []
 with Deblurrer(device="cpu", backend="onnxruntime", gating=False) as deblur:
-    for out in deblur.stream(sources[i % 2] for i in range(13)):
+    for out in deblur.stream(sources[i % 2] for i in range(25)):
         faults.append(getrusage(RUSAGE_SELF).ru_minflt)
     stream = deblur.open_stream()
     tracemalloc.start()
@@ -94,7 +95,7 @@ def test_a_stream_in_memory(size: tuple[int, int], pixel_format: str) -> None:
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_from_film_to_film(size: tuple[int, int], tmp_path: Path) -> None:
     """Decoder, frames, engine and encoder together."""
-    clip = write_clip(tmp_path / "in.mp4", frames=14, size=size, audio="aac")
+    clip = write_clip(tmp_path / "in.mp4", frames=26, size=size, audio="aac")
     faults = measured(FILM, clip, tmp_path / "out.mp4")
     assert isinstance(faults, list)
     assert median(faults) < few(bytes_of("I420", size)), faults

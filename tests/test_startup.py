@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,29 +29,33 @@ crispstream.cli.main()
 """
 
 
-def seconds(enough: float, code: str, *arguments: object, status: int = 0) -> float:
-    """User and system time of an interpreter that runs ``code`` and ends with ``status``: the least of three, or the
-    first that is less than ``enough``."""
-    least = float("inf")
-    for _ in range(3):
-        process = os.posix_spawn(sys.executable, [sys.executable, "-c", code, *map(str, arguments)], os.environ)
-        _, ended, usage = os.wait4(process, 0)
-        assert os.waitstatus_to_exitcode(ended) == status
-        least = min(least, usage.ru_utime + usage.ru_stime)
-        if least < enough:
-            break
-    return least
+def seconds(code: str, *arguments: object, status: int = 0) -> float:
+    """User and system time of an interpreter that runs ``code`` and ends with ``status``."""
+    process = os.posix_spawn(sys.executable, [sys.executable, "-c", code, *map(str, arguments)], os.environ)
+    _, ended, usage = os.wait4(process, 0)
+    assert os.waitstatus_to_exitcode(ended) == status
+    return usage.ru_utime + usage.ru_stime
+
+
+def within(bounded: Callable[[], tuple[float, float]]) -> bool:
+    """Whether one of six (seconds, bound), each taken in one go, keeps its bound.
+
+    Neighbours on the same core make everything slower, also what a bound is reckoned from, but they come and go.
+    """
+    return any(taken < bound for taken, bound in (bounded() for _ in range(6)))
 
 
 def test_import_is_fast() -> None:
-    bare = seconds(0, "pass")
-    assert seconds(bare + IMPORT_SECONDS, "import crispstream") < bare + IMPORT_SECONDS
+    assert within(lambda: (seconds("import crispstream"), seconds("pass") + IMPORT_SECONDS))
 
 
 @pytest.mark.parametrize("size", [(640, 360), (1280, 720)], ids=["360p", "720p"])
 def test_the_first_frame_comes_soon(size: tuple[int, int], tmp_path: Path) -> None:
     """From ``crispstream run`` until its sink gets a frame, with everything that is loaded and opened for it."""
     clip = write_clip(tmp_path / "in.mp4", frames=8, size=size, audio="aac")
-    slower = max(1.0, seconds(LIBRARIES_SECONDS, LIBRARIES) / LIBRARIES_SECONDS)
-    bound = FIRST_FRAME_SECONDS * slower
-    assert seconds(bound, RUN, clip, tmp_path / "out.mp4", status=42) < bound
+
+    def bounded() -> tuple[float, float]:
+        slower = max(1.0, seconds(LIBRARIES) / LIBRARIES_SECONDS)
+        return seconds(RUN, clip, tmp_path / "out.mp4", status=42), FIRST_FRAME_SECONDS * slower
+
+    assert within(bounded)
