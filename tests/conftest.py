@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
+# Shells and nohup start what runs in the background deaf to Ctrl-C, which tests press here and in processes of theirs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from emulation.fixture import emulated_gpu  # noqa: F401
