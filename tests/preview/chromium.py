@@ -47,7 +47,7 @@ class Browser:
             self._session + path, data, {"Content-Type": "application/json"}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(error.read().decode()) from None
@@ -60,7 +60,7 @@ class Browser:
         """The value of a JavaScript function's body."""
         return self._call("/execute/sync", {"script": script, "args": list(arguments)})
 
-    def until(self, script: str, *arguments: Any, seconds: float = 15) -> Any:
+    def until(self, script: str, *arguments: Any, seconds: float = 60) -> Any:
         """The first value of ``script`` that is true. Raises TimeoutError."""
         return wait_for(lambda: self.run(script, *arguments), script, seconds)
 
@@ -92,7 +92,7 @@ class Browser:
             self._call("", method="DELETE")
         finally:
             self._driver.terminate()
-            self._driver.wait(10)
+            self._driver.wait(60)
 
     def __enter__(self) -> Browser:
         return self
@@ -101,7 +101,7 @@ class Browser:
         self.close()
 
 
-def wait_for(get: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+def wait_for(get: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """The first true value of ``get``. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +33,7 @@ def test_another_preset_keeps_the_pinned_backend(live: LiveEngine, monkeypatch: 
 
     def refuse(**options: Any) -> None:
         asked.append(options)
-        assert let.wait(10)
+        assert let.wait(60)
         raise EngineError(errors[len(asked) - 1])
 
     monkeypatch.setattr(module, "Deblurrer", refuse)
@@ -58,6 +57,7 @@ def test_another_preset_keeps_the_pinned_backend(live: LiveEngine, monkeypatch: 
 
 def test_while_none_is_being_opened_another_may_be(live: LiveEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was opened in vain is closed by then, however long that takes."""
+    let, closed = threading.Event(), list[bool]()
 
     class Refused(Deblurrer):
         def submit(self, *_: Any, **__: Any) -> Any:
@@ -65,14 +65,16 @@ def test_while_none_is_being_opened_another_may_be(live: LiveEngine, monkeypatch
 
         def close(self) -> None:
             super().close()
-            time.sleep(0.5)
+            closed.append(let.wait(60))
 
     live.submit(Frame.from_array(np.zeros((48, 64, 3), np.uint8)))
     monkeypatch.setattr(module, "Deblurrer", Refused)
-    for _ in range(2):
+    for turn in range(2):
+        let.clear()
         live.switch("nano")
         with pytest.raises(UsageError, match="just being opened"):
             live.switch("nano")
-        while live.status()["opening"] is not None:
-            time.sleep(0.001)
+        let.set()
+        wait_for(lambda: live.status()["opening"] is None, "given up")
+        assert closed == [True] * (turn + 1)
         assert live.status()["error"] == "no plan covers 64x48"
