@@ -7,12 +7,15 @@ import asyncio
 import http.client
 import json
 import logging
+import math
 import resource
 import socket
 import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -21,12 +24,15 @@ from chromium import wait_for
 from preview_stub import StubSession, drawn_shot, feeding
 
 from crispstream.errors import OutputError
-from crispstream.preview import encode
+from crispstream.preview import encode, security
 from crispstream.preview.answers import HEADERS
 from crispstream.preview.server import MAX_VIEWERS, PreviewServer
 from crispstream.preview.server import Session as SessionProtocol
 
 Client = aiohttp.ClientSession
+PATIENCE = 4.0
+"""Seconds, of a server in tests of it: more than a machine may freeze for without anybody being cut off."""
+impatient = pytest.mark.parametrize("server", [PATIENCE], indirect=True, ids=["impatient"])
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def session() -> StubSession:
 
 @pytest.fixture
 def server(session: StubSession, request: pytest.FixtureRequest) -> Iterator[PreviewServer]:
-    server = PreviewServer(session, port=0, patience=getattr(request, "param", 1.0))
+    server = PreviewServer(session, port=0, patience=getattr(request, "param", 60.0))
     server.start()
     yield server
     server.close()
@@ -199,10 +205,10 @@ def test_a_snapshot_is_encoded_once(server: PreviewServer, monkeypatch: pytest.M
     assert len(encoded) == 4
 
 
-async def pictures(viewer: Any, seconds: float, acknowledge: bool = True) -> list[int]:
-    """Numbers of the pictures that come within ``seconds``."""
+async def pictures(viewer: Any, seconds: float = 60.0, enough: float = math.inf, acknowledge: bool = True) -> list[int]:
+    """Numbers of the pictures that come within ``seconds``, until there are ``enough`` or the connection ends."""
     numbers, end = [], time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
+    while len(numbers) < enough and (left := end - time.monotonic()) > 0:
         try:
             message = await viewer.receive(timeout=left)
         except asyncio.TimeoutError:
@@ -220,27 +226,42 @@ async def pictures(viewer: Any, seconds: float, acknowledge: bool = True) -> lis
 def test_a_viewer_is_told_everything_and_gets_the_newest_picture(server: PreviewServer, session: StubSession) -> None:
     async def look(client: Client) -> None:
         async with client.ws_connect("/ws") as viewer:
-            hello = json.loads((await viewer.receive(timeout=5)).data)
+            hello = json.loads((await viewer.receive(timeout=60)).data)
             assert hello["hello"]["presets"] == ["nano", "small"] and hello["hello"]["backends"][0] == "auto"
-            assert len(hello["history"]) == 1
-            numbers = await pictures(viewer, 2)
+            assert 1 <= len(hello["history"]) <= time.monotonic() - begin + 1, "a sample a second"
+            numbers = await pictures(viewer, enough=15)
+            for _ in range(20):  # a queue would fall behind for ever, a busy machine does for moments
+                if numbers[-1] >= session.count - 4:
+                    break
+                numbers += await pictures(viewer, enough=15)
+            else:
+                raise AssertionError("not the newest pictures")
             assert len(numbers) >= 15 and numbers == sorted(set(numbers))
-            assert numbers[-1] >= session.count - 4
             await viewer.send_json({"paused": True})
-            await pictures(viewer, 0.3)
-            assert await pictures(viewer, 1.5) == []
+            (ours,) = server._viewers.all
+            await until(lambda: ours.paused)
+            assert len(await pictures(viewer, 2)) <= 3, "but what was under way"
             await viewer.send_json({"paused": False})
-            assert len(await pictures(viewer, 1)) > 5
+            assert len(await pictures(viewer, enough=6)) == 6
 
+    begin = time.monotonic() - 1  # the server has started before
     with feeding(server.sink, session):
         asking(server, look)
-    assert server._viewers.encoded < 60, "at most 15 pictures a second are encoded"
+    assert server._viewers.encoded <= 15 * (time.monotonic() - begin) + 1, "at most 15 pictures a second are encoded"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for it while the client's loop goes on."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.01)
 
 
 def test_nothing_is_encoded_while_nobody_looks(server: PreviewServer, session: StubSession) -> None:
     with feeding(server.sink, session):
-        time.sleep(0.5)
-    assert server._viewers.encoded == 0 and session.count > 5
+        wait_for(lambda: session.count > 10, "frames")
+    assert server._viewers.encoded == 0
 
 
 def test_who_comes_while_the_source_is_silent_sees_its_last_picture(server: PreviewServer) -> None:
@@ -248,44 +269,49 @@ def test_who_comes_while_the_source_is_silent_sees_its_last_picture(server: Prev
 
     async def look(client: Client) -> None:
         async with client.ws_connect("/ws") as viewer:
-            assert await pictures(viewer, 0.8) == [12]
+            assert await pictures(viewer, enough=1) == [12]
+            assert await pictures(viewer, 0.5) == []
 
     asking(server, look)
 
 
+@impatient
 def test_twenty_viewers_and_one_that_never_reads(server: PreviewServer, session: StubSession) -> None:
     """Frames keep coming at their rate, everybody else keeps seeing them, memory stays flat, the stuck one goes."""
     stuck = upgraded(server)
 
     async def look(client: Client) -> tuple[list[int], float]:
         viewers = [await client.ws_connect("/ws", max_msg_size=2**24) for _ in range(20)]
-        warm = await asyncio.gather(*(pictures(viewer, 1.5) for viewer in viewers))
-        memory = resident_bytes()
-        numbers = await asyncio.gather(*(pictures(viewer, 4) for viewer in viewers))
-        assert all(warm)
-        grown = resident_bytes() - memory
+        await asyncio.gather(*(pictures(viewer, enough=10) for viewer in viewers))
+        for _ in range(5):  # what is unfair or leaks does so every time
+            memory = resident_bytes()
+            seen = [len(numbers) for numbers in await asyncio.gather(*(pictures(viewer, 4) for viewer in viewers))]
+            grown = resident_bytes() - memory
+            if min(seen) > 0.8 * max(seen) and min(seen) > 20 and grown < 8 * 2**20:
+                break
         await asyncio.gather(*(viewer.close() for viewer in viewers))
-        return [len(seen) for seen in numbers], grown
+        return seen, grown
 
     with feeding(server.sink, session) as took:
         start, before = time.monotonic(), session.count
         seen, grown = asking(server, look)
-        fps = (session.count - before) / (time.monotonic() - start)
+        wait_for(lambda: (session.count - before) / (time.monotonic() - start) > 24.5, "the stream is at its rate")
         wait_for(lambda: server._viewers.dropped == 1, "the viewer that never reads is dropped")
     stuck.close()
-    assert fps > 24.5, "the stream was held up"
-    assert sorted(took)[len(took) // 2] < 0.002
+    assert sorted(took)[len(took) // 2] < 0.01
+    assert max(took) < PATIENCE, "the stream was held up by the one who never reads"
     assert min(seen) > 0.8 * max(seen) and min(seen) > 20
     assert grown < 8 * 2**20
     wait_for(lambda: not server._viewers.all, "nobody looks any more")
 
 
+@impatient
 def test_a_viewer_that_reads_but_never_answers_is_sent_two_pictures(
     server: PreviewServer, session: StubSession
 ) -> None:
     async def look(client: Client) -> list[int]:
         async with client.ws_connect("/ws") as viewer:
-            return await pictures(viewer, 4, acknowledge=False)
+            return await pictures(viewer, acknowledge=False)
 
     with feeding(server.sink, session):
         assert len(asking(server, look)) == 2
@@ -296,10 +322,11 @@ def test_a_viewer_that_floods_or_talks_nonsense_is_sent_away(server: PreviewServ
     async def look(client: Client) -> None:
         for messages in (["{}"] * 1000, ["nonsense"], ["x" * 5000], ["[]"]):
             async with client.ws_connect("/ws") as viewer:
-                for message in messages:
-                    await viewer.send_str(message)
+                with suppress(aiohttp.ClientError, ConnectionError):  # it is over before all is said
+                    for message in messages:
+                        await viewer.send_str(message)
                 while not viewer.closed:
-                    await viewer.receive(timeout=5)
+                    await viewer.receive(timeout=60)
 
     asking(server, look)
     wait_for(lambda: not server._viewers.all, "all have left")
@@ -312,13 +339,12 @@ def test_viewers_are_bounded(server: PreviewServer) -> None:
             await client.ws_connect("/ws")
         assert refused.value.status == 503
         await viewers[0].close()
-        await asyncio.sleep(0.1)
+        await until(lambda: len(server._viewers.all) < MAX_VIEWERS)
         await (await client.ws_connect("/ws")).close()
 
     asking(server, look)
 
 
-@pytest.mark.parametrize("server", [10.0], indirect=True, ids=["patient"])
 def test_connections_are_bounded(server: PreviewServer) -> None:
     address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/")))
     idle = [socket.create_connection(address) for _ in range(4 * MAX_VIEWERS)]
@@ -326,12 +352,18 @@ def test_connections_are_bounded(server: PreviewServer) -> None:
         assert one_more.recv(100).startswith(b"HTTP/1.1 503 ")
     for connection in idle:
         connection.close()
-    wait_for(lambda: asking(server, lambda client: client.get("/status")).status == 200, "there is room again")
+
+    def answered() -> bool:
+        with suppress(aiohttp.ClientError):  # who finds no room may be hung up on while asking
+            return asking(server, lambda client: client.get("/status")).status == 200
+        return False
+
+    wait_for(answered, "there is room again")
 
 
 def raw(server: PreviewServer) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/"))))
-    connection.settimeout(10)
+    connection.settimeout(60)
     return connection
 
 
@@ -347,7 +379,7 @@ def upgraded(server: PreviewServer) -> socket.socket:
 def seconds_until_closed(connection: socket.socket, trickle: bytes = b"") -> float:
     start = time.monotonic()
     connection.settimeout(0.1)
-    while time.monotonic() - start < 10:
+    while time.monotonic() - start < 60:
         try:
             if trickle:
                 connection.sendall(trickle)
@@ -360,6 +392,7 @@ def seconds_until_closed(connection: socket.socket, trickle: bytes = b"") -> flo
     return time.monotonic() - start
 
 
+@impatient
 @pytest.mark.parametrize(
     "start",
     [
@@ -371,12 +404,13 @@ def seconds_until_closed(connection: socket.socket, trickle: bytes = b"") -> flo
     ids=["silent", "header", "second header", "body"],
 )
 def test_slow_loris(server: PreviewServer, start: bytes) -> None:
-    """A byte at a time, for ever: closed within the patience (1 s here) and what is left of a sweep."""
+    """A byte at a time, for ever: closed within the patience and what is left of a sweep, and not after a minute."""
     with raw(server) as connection:
         connection.sendall(start)
-        assert seconds_until_closed(connection, b"x" if start else b"") < 3
+        assert seconds_until_closed(connection, b"x" if start else b"") < PATIENCE + 20
 
 
+@impatient
 @pytest.mark.parametrize("claim", ["", "Upgrade: x\r\n"])
 def test_an_answer_that_nobody_reads(server: PreviewServer, claim: str) -> None:
     """Who asks and never reads is cut off, not waited for, whatever a header claims to become."""
@@ -386,7 +420,7 @@ def test_an_answer_that_nobody_reads(server: PreviewServer, claim: str) -> None:
         connection.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/"))))
         connection.setblocking(False)
         request = f"GET /static/style.css HTTP/1.1\r\nHost: localhost\r\n{claim}\r\n".encode() * 20
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         with pytest.raises(OSError, match=r"reset|Broken"):
             while time.monotonic() < end:
                 try:
@@ -447,25 +481,29 @@ def test_what_is_no_request_is_answered_like_any_other_failure_and_not_logged(
     assert "secret" not in caplog.text and len(caplog.text) < 2000
 
 
-def test_rates(server: PreviewServer) -> None:
+def test_rates(server: PreviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "time", SimpleNamespace(monotonic=lambda: 100.0))  # nothing is earned meanwhile
+
     async def ask(client: Client) -> list[int]:
         answers = [await client.post("/control", json={"strength": 1}) for _ in range(45)]
         return [answer.status for answer in answers]
 
     statuses = asking(server, ask)
-    assert statuses[:30] == [200] * 30 and 429 in statuses[30:]
+    assert statuses == [200] * 30 + [429] * 15
 
 
-def test_a_frame_that_cannot_be_shown_is_left_out(server: PreviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_that_cannot_be_shown_is_left_out(
+    server: PreviewServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     original = encode.message
     monkeypatch.setattr(encode, "message", lambda shot: 1 / 0 if shot.number == 1 else original(shot))
 
     async def look(client: Client) -> None:
         async with client.ws_connect("/ws") as viewer:
             server.sink.write(drawn_shot(1))
-            assert await pictures(viewer, 0.4) == []
+            await until(lambda: "a frame cannot be shown" in caplog.text)
             server.sink.write(drawn_shot(2))
-            assert await pictures(viewer, 0.4) == [2]
+            assert await pictures(viewer, enough=1) == [2]
 
     asking(server, look)
 
@@ -478,7 +516,7 @@ def test_closing_ends_every_thread_and_tells_the_viewers(session: StubSession) -
     async def look(client: Client) -> None:
         viewer = await client.ws_connect("/ws")
         await asyncio.get_running_loop().run_in_executor(None, server.close)
-        while (message := await viewer.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+        while (message := await viewer.receive(timeout=60)).type is aiohttp.WSMsgType.TEXT:
             pass
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
 
