@@ -34,7 +34,7 @@ shapes = plane_shapes(format, width, height)
 sources = [Frame(tuple(n.ravel()[: np.prod(s)].reshape(s) for s in shapes), format) for n in noise]
 faults, traced = [], []
 with Deblurrer(device="cpu", backend="onnxruntime", gating=False) as deblur:
-    for out in deblur.stream(sources[i % 2] for i in range(25)):
+    for out in deblur.stream(sources[i % 2] for i in range(19)):
         faults.append(getrusage(RUSAGE_SELF).ru_minflt)
     stream = deblur.open_stream()
     tracemalloc.start()
@@ -95,7 +95,7 @@ def test_a_stream_in_memory(size: tuple[int, int], pixel_format: str) -> None:
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_from_film_to_film(size: tuple[int, int], tmp_path: Path) -> None:
     """Decoder, frames, engine and encoder together."""
-    clip = write_clip(tmp_path / "in.mp4", frames=26, size=size, audio="aac")
+    clip = write_clip(tmp_path / "in.mp4", frames=20, size=size, audio="aac")
     faults = measured(FILM, clip, tmp_path / "out.mp4")
     assert isinstance(faults, list)
     assert median(faults) < few(bytes_of("I420", size)), faults
