@@ -276,6 +276,9 @@ def leak() -> Any:
         del line
         gc.collect()
         pipelines.append(rss())
+    deadline = time.monotonic() + 60  # a thread of the last one may just be ending
+    while len(gone) < made and time.monotonic() < deadline:
+        time.sleep(0.05)
     return {"frames": memory, "pipelines": pipelines, "gone": len(gone), "made": made}
 
 

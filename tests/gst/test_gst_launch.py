@@ -113,8 +113,9 @@ def test_ctrl_c_ends_the_file(environment: dict[str, str], tmp_path: Path) -> No
     source = "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=10/1"
     pipeline = f"{source} ! crispstream threads=1 ! x264enc tune=zerolatency ! matroskamux ! filesink location={film}"
     process = subprocess.Popen(["gst-launch-1.0", "-e", *pipeline.split()], env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while (not film.exists() or film.stat().st_size < 3000) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while not film.exists() or film.stat().st_size < 3000:
+        assert process.poll() is None and time.monotonic() < deadline, "nothing is written"
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
