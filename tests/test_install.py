@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.timeout(900)  # whoever comes first builds the wheel, in two minutes on a busy core
-# The library is compiled: half a minute, and several on busy cores.
-pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[1]
 RESOURCES = ("lib/libcrispstream_cpu.so", "include/crispstream/launchers.h", "engines", "py.typed")

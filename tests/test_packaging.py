@@ -128,7 +128,6 @@ def test_extras_and_build_options_exist(file: Path) -> None:
 
 
 @pytest.mark.timeout(900)  # a minute on a busy core
-@pytest.mark.timeout(900)  # it compiles
 def test_the_context_builds_the_package(tmp_path: Path) -> None:
     """What .dockerignore lets through is enough for ``pip install .`` without the GPU's kernels."""
     context(tmp_path / "source")
