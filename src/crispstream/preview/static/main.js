@@ -211,7 +211,8 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   // These use arrows, space and letters themselves.
-  const own = event.target.closest("select, button, input");
+  // The button in a help that was just closed keeps the focus until the page is drawn again.
+  const own = !$("help").contains(event.target) && event.target.closest("select, button, input");
   if (!KEYS[key] || (own && (key === " " || key.startsWith("Arrow") || own.tagName === "SELECT"))) return;
   event.preventDefault();
   KEYS[key](event);
