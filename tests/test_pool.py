@@ -177,10 +177,10 @@ def test_a_greedy_stream_takes_nothing_from_the_others(policy: Policy) -> None:
     with DeblurrerPool(engine) as pool:  # type: ignore[arg-type]
         engine.pool = pool
         started = time.monotonic()
-        greedy = [pool.open_stream(policy) for _ in range(3)]
+        # All before the first turn: one that is opened later comes after whoever had the last turn.
+        greedy, slow = [pool.open_stream(policy) for _ in range(3)], pool.open_stream(Policy.WAIT)
         for stream in greedy:
             pump(stream)
-        slow = pool.open_stream(Policy.WAIT)
         for number in range(20):
             slow.submit(numbered(number))
             assert value(in_thread(lambda: next(slow)).result(PATIENCE)) == number
@@ -198,8 +198,8 @@ def test_shares_are_equal() -> None:
     engine = SleepingEngine(0.004)
     with DeblurrerPool(engine) as pool:  # type: ignore[arg-type]
         engine.pool = pool
-        for _ in range(4):
-            pump(pool.open_stream(Policy.NEWEST))
+        for stream in [pool.open_stream(Policy.NEWEST) for _ in range(4)]:  # all before the first turn
+            pump(stream)
         wait_for(lambda: min(engine.done[n] for n in range(4)) >= 50 and len(rounds(engine.turns, 4)) >= 20)
     assert passed_over(engine.turns) == []
     assert all(len({stream for stream, _ in turns}) == 4 for turns in rounds(engine.turns, 4))

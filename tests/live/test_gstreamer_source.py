@@ -11,6 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,8 +188,18 @@ def test_an_appsink_of_ones_own() -> None:
 
 def test_another_size_in_mid_stream() -> None:
     part = "videotestsrc num-buffers=3 ! video/x-raw,format=I420,framerate=25/1,width={},height=48 ! c."
-    frames = frames_of(f"concat name=c {part.format(64)} {part.format(101)} c.", 6)
-    assert [frame.width for frame in frames] == [64] * 3 + [101] * 3
+    source = Unhurried(f"concat name=c {part.format(64)} {part.format(101)} c.", PATIENT)
+    source.open()
+    assert [next_of(source).width for _ in range(6)] == [64] * 3 + [101] * 3
+    source.close()
+
+
+class Unhurried(GStreamerSource):
+    """Its pipeline waits until a frame was read before it gives the next one: none is dropped."""
+
+    def _keep(self, sink: Any) -> Any:
+        wait_for(lambda: self._newest is None)
+        return super()._keep(sink)
 
 
 def test_what_is_no_pipeline_is_a_usage_error() -> None:
