@@ -57,6 +57,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (pytest.fail if os.environ.get("CRISPSTREAM_NEEDS_GST") else pytest.skip)(reason)
     return {
         **os.environ,
+        # Another Python's folder before the system's makes GStreamer's embedded one look for its library there.
+        "PATH": os.pathsep.join(["/usr/bin", os.environ["PATH"]]),
         "GST_PLUGIN_PATH": str(ROOT / "gst"),
         "GST_REGISTRY": str(tmp_path_factory.mktemp("gst") / "registry.bin"),
         "PYTHONPATH": sysconfig.get_path("purelib"),
