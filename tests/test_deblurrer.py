@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from crispstream.errors import EngineError, UsageError
 from crispstream.frame import plane_shapes
 from crispstream.gating import FADE_FRAMES, QUIET_FRAMES, SLOTS
 from crispstream.kernels.geometry import Geometry
+from crispstream.runners.protocol import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +333,55 @@ def test_a_failed_frame_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
             except EngineError:
                 failed.append(i)
         assert failed == [2]
+
+
+def test_a_frame_that_needs_another_engine_takes_none_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Narrow(StubEngine):
+        def session(self, geometry: Geometry) -> StubEngine:
+            if geometry.padded_width > 64:
+                raise EngineError("too wide for this engine")
+            return super().session(geometry)
+
+    engines = iter([Narrow(1, 1), StubEngine(1, 1)])
+    monkeypatch.setattr("crispstream.deblurrer.EngineChoice.next", lambda *_: next(engines))
+    narrow, wide = (Frame.from_array(np.full((32, width, 3), 90, np.uint8)) for width in (64, 128))
+    with Deblurrer("nano", "cpu") as opened:
+        first = opened._runner
+        submit, switched = first.submit, threading.Event()  # type: ignore[union-attr]
+        other = threading.Thread(target=lambda: (opened(wide), switched.set()))
+
+        def late(*arguments: object) -> object:
+            """The other thread has had every chance to close this runner."""
+            other.start()
+            switched.wait(0.3)
+            return submit(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(first, "submit", late)
+        result = opened(narrow)
+        other.join()
+        assert switched.is_set() and opened._runner is not first
+        assert np.array_equal(opened(narrow).planes[0], result.planes[0])
+
+
+def test_who_has_a_result_finds_it_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU another thread finishes frames."""
+    stub = StubEngine(1, 1)
+    monkeypatch.setattr("crispstream.deblurrer.EngineChoice.next", lambda *_: stub)
+    with Deblurrer("nano", "cpu") as opened:
+        runner = opened._runner
+        submit, account = runner.submit, opened._account  # type: ignore[union-attr]
+
+        def elsewhere(*arguments: object) -> Future[Outcome]:
+            future: Future[Outcome] = Future()
+            done = submit(*arguments)  # type: ignore[arg-type]
+            threading.Timer(0.02, lambda: future.set_result(done.result())).start()
+            return future
+
+        def slow(*arguments: object) -> None:
+            time.sleep(0.1)
+            account(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(runner, "submit", elsewhere)
+        monkeypatch.setattr(opened, "_account", slow)
+        opened(blurred(16, 16))
+        assert opened.stats.frames == 1

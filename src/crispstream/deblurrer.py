@@ -8,6 +8,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast, overload
@@ -134,7 +135,8 @@ class Deblurrer:
     def maps(self, image: Plane) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Person mask and blur gate of an (H, W, 3) uint8 BGR array, one value per cell of map_stride pixels."""
         frame = _bgr_frame(image)
-        mask, gate = self._ready(frame).maps(frame)
+        with self._ready(frame) as runner:
+            mask, gate = runner.maps(frame)
         return mask, gate
 
     def pinned_frame(
@@ -151,7 +153,8 @@ class Deblurrer:
         """
         planes = tuple(np.empty(shape, np.uint8) for shape in plane_shapes(pixel_format, width, height))
         frame = Frame(planes, pixel_format, color or ColorSpec())
-        return self._ready(frame).pinned(frame)
+        with self._ready(frame) as runner:
+            return runner.pinned(frame)
 
     def open_stream(self) -> DeblurStream:
         """State for one stream of consecutive frames; any number may be open at once."""
@@ -190,8 +193,13 @@ class Deblurrer:
             self._runner = CpuRunner(cast(Engine, engine), self._threads, self._tile)
         self._engine, self._on_gpu = engine, on_gpu(engine)
 
-    def _ready(self, frame: Frame) -> Runner:
-        """The runner, prepared for frames like this; the next engine's where this one cannot take them."""
+    @contextmanager
+    def _ready(self, frame: Frame) -> Iterator[Runner]:
+        """The runner, prepared for frames like this; the next engine's where this one cannot take them.
+
+        Until the block is left no other thread can take it away by a frame that needs the next engine. Nobody waits
+        longer for it: on a CPU frames are computed one after the other anyway, and a GPU's are only handed over.
+        """
         if isinstance(frame, DeviceFrame) and not on_gpu(self.engine):
             message = f"the frame is in a GPU's memory, engine {self.engine.name} runs on the CPU"
             raise UsageError(message, "hand over a NumPy array, or see crispstream doctor")
@@ -201,7 +209,7 @@ class Deblurrer:
                 if self._runner is None:
                     raise UsageError("this Deblurrer is closed")
                 if key in self._prepared:
-                    return self._runner
+                    break
                 try:
                     self._runner.prepare(frame)
                     self._prepared.add(key)
@@ -213,16 +221,25 @@ class Deblurrer:
                     self._runner.close()
                     self._prepared.clear()
                     self._open(engine)
+            yield self._runner
 
     def _submit(self, frame: Frame, decision: Decision) -> Future[Outcome]:
-        future = self._ready(frame).submit(frame, decision, self._strength)
-        future.add_done_callback(lambda done: self._account(done, decision))
-        return future
+        """A future that is done once the frame is also counted: who waits for it may read ``stats``."""
+        counted: Future[Outcome] = Future()
 
-    def _account(self, done: Future[Outcome], decision: Decision) -> None:
-        if done.exception() is not None:
-            return
-        outcome, stats = done.result(), self.stats
+        def count(done: Future[Outcome]) -> None:
+            if error := done.exception():
+                counted.set_exception(error)
+            else:
+                self._account(done.result(), decision)
+                counted.set_result(done.result())
+
+        with self._ready(frame) as runner:
+            runner.submit(frame, decision, self._strength).add_done_callback(count)
+        return counted
+
+    def _account(self, outcome: Outcome, decision: Decision) -> None:
+        stats = self.stats
         with stats.lock:
             first = outcome.non_finite > 0 and stats.non_finite == 0
             stats.frames += 1
