@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from training.dataset import HighSpeedSet, PhotoSet, Picture, read_manifest
+from training.samples import SOFTNESS
 from training.synthesis import Batch
 
 TITLES = ("blurred", "sharp", "person mask", "blur gate")
@@ -60,7 +61,7 @@ def contact_sheet(batches: list[Batch]) -> Picture:
 def samples(data: Path, count: int, size: int, longest: float, seed: int) -> list[Batch]:
     """``count`` synthesised samples and, where there are high-speed frames, two of real blur."""
     device = torch.device("cpu")
-    batches = [PhotoSet(read_manifest(data, "train")).batch(count, size, longest, seed, device)]
+    batches = [PhotoSet(read_manifest(data, "train"), SOFTNESS).batch(count, size, longest, seed, device)]
     return batches + [HighSpeedSet(f).batch(2, size, seed, device) for f in sorted(data.glob("*240"))]
 
 

@@ -20,13 +20,16 @@ from training.synthesis import Batch
 
 POOL_BATCHES = 24
 AHEAD = 8
+SOFTNESS = 0.5
+SHORTEST, LONGEST, GROWTH = 5.0, 16.0, 16.0
+"""Pixels: a batch's longest blur is drawn from SHORTEST to LONGEST at first, and to GROWTH more in the end."""
 
 
 class Maker:
     """Synthesises the batch of an index; depends on the seed alone, so that any thread may do it."""
 
     def __init__(self, data: Path, seed: int, device: torch.device) -> None:
-        self.photos = PhotoSet(read_manifest(data, "train"))
+        self.photos = PhotoSet(read_manifest(data, "train"), SOFTNESS)
         self.high_speed = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
         self.seed, self.device = seed, device
 
@@ -36,7 +39,7 @@ class Maker:
         if self.high_speed and index % 5 in (1, 3):
             frames = self.high_speed[index // 5 % len(self.high_speed)]
             return frames.batch(shape.crops, shape.size, seed, self.device)
-        longest = np.random.default_rng(seed).uniform(5, 16 + 8 * progress)
+        longest = np.random.default_rng(seed).uniform(SHORTEST, LONGEST + GROWTH * progress)
         return self.photos.batch(shape.crops, shape.size, float(longest), seed, self.device)
 
 

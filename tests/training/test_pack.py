@@ -60,6 +60,19 @@ def test_everything_fits_a_large_pack(many: Path, tmp_path: Path) -> None:
     assert batch.blurry.shape == (2, 3, 32, 32)
 
 
+def test_softness_takes_fine_detail_from_its_share_of_crops_and_nothing_else(many: Path) -> None:
+    photos = read_manifest(many, "train")
+    softened = 0
+    for seed in range(40):
+        plain, mask, photo = PhotoSet(photos).crop(32, np.random.default_rng(seed))
+        soft, same_mask, same_photo = PhotoSet(photos, softness=0.5).crop(32, np.random.default_rng(seed))
+        assert photo == same_photo and np.array_equal(mask, same_mask)
+        if not np.array_equal(plain, soft):
+            softened += 1
+            assert cv2.Laplacian(soft, cv2.CV_32F).std() < cv2.Laplacian(plain, cv2.CV_32F).std()
+    assert 8 < softened < 32
+
+
 def test_a_small_pack_keeps_the_limit_both_splits_and_people_first(many: Path, tmp_path: Path) -> None:
     everything = sum(1 for _ in pack(many, tmp_path / "all", 10)) and total(tmp_path / "all")
     limit = everything * 0.5
