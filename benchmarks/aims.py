@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.sizes import SIZES, area
+from benchmarks.sizes import SIZES
 from benchmarks.stored import Benchmark, Run
 
 SMT_GAIN = 1.5
@@ -50,7 +50,7 @@ def rows(run: Run) -> Iterator[Row]:
     yield Row("memory to memory over the engine alone, frames a second", ">= 0.92", _value(memory), at_least(0.92))
     films = {one["params"]["size"]: 1 / one["cost"] for one in run.all("test_film")}
     yield Row("film to film over the bound of its stages, frames a second", ">= 0.9", films, at_least(0.9))
-    per_pixel = [time / area(size) for size, time in engine_seconds(run, "nano", "fp32").items()]
+    per_pixel = [1.0, *(float(one["cost"]) for one in run.all("test_pixel"))]
     spread = {f"{SIZES[0]} to {SIZES[-1]}": max(per_pixel) / min(per_pixel)}
     yield Row("cost of a pixel, largest over smallest", "<= 1.15", spread, at_most(1.15))
     ratios = run.one("test_gating")["ratios"]
@@ -74,12 +74,6 @@ def at_least(bound: float) -> Callable[[float], bool]:
 
 def at_most(bound: float) -> Callable[[float], bool]:
     return lambda value: value <= bound
-
-
-def engine_seconds(run: Run, preset: str, precision: str) -> dict[str, float]:
-    """Time of the whole engine with two threads, by size."""
-    found = run.all("test_engine", preset=preset, precision=precision, branches="both", threads=2)
-    return {one["params"]["size"]: one["seconds"]["median"] for one in found}
 
 
 def about_threads(run: Run) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.aims import engine_seconds
 from benchmarks.chart import Chart, Point
 from benchmarks.sizes import SIZES, area
 from benchmarks.stored import Run
@@ -26,10 +25,16 @@ NOT_SHIPPED = {"small": {"real_pairs": 0.56}}
 """Gains in dB of trainings whose weights are not shipped: docs/ablations.md."""
 
 
+def _engine_seconds(run: Run, preset: str, precision: str) -> dict[str, float]:
+    """Time of the whole engine with two threads, by size."""
+    found = run.all("test_engine", preset=preset, precision=precision, branches="both", threads=2)
+    return {one["params"]["size"]: one["seconds"]["median"] for one in found}
+
+
 def cost_per_pixel(run: Run) -> Chart:
     """Nanoseconds a pixel against the frame's size; of ``nano``'s reference, too: the same multiply-accumulates."""
     lines = [("nano", "fp32"), ("nano", "int8"), ("small", "fp32")]  # base would press all others to the bottom
-    found = {f"{preset} {NAMES[precision]}": engine_seconds(run, preset, precision) for preset, precision in lines}
+    found = {f"{preset} {NAMES[precision]}": _engine_seconds(run, preset, precision) for preset, precision in lines}
     whole = run.all("test_engine", preset="nano", precision="fp32", branches="both", threads=2)
     found["nano at its limit"] = {one["params"]["size"]: one["limit_seconds"] for one in whole}
     points: dict[str, list[Point]] = {

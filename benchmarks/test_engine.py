@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.limits import Convolution
 from benchmarks.paired import Paired, timed
-from benchmarks.sizes import SIZES, pixels
+from benchmarks.sizes import SIZES, area, pixels
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 from crispstream.engine.protocol import Engine, EngineSession
 from crispstream.export.fused import FusedSession, fused_graph
@@ -68,6 +68,21 @@ def test_two_threads(paired: Paired, engine_of: EngineOf, preset: str, size: str
         for threads, engine in enumerate(engines, 1)
     )
     paired(two, one, "one thread")
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_pixel(paired: Paired, engine_of: EngineOf, size: str) -> None:
+    """What a pixel costs in a larger frame, over what it costs at 640x360: ``nano`` with two threads."""
+    engine = engine_of("nano", "fp32", 2)
+    (smallest, _), (larger, _) = (open_session(engine, one) for one in (SIZES[0], size))
+    ratio = area(size) / area(SIZES[0])
+    frames = round(ratio)  # that both take about as long
+
+    def same_pixels() -> float:
+        return ratio * sum(timed(smallest.run)() for _ in range(frames)) / frames
+
+    paired(larger.run, same_pixels, f"as many pixels at {SIZES[0]}")
+    assert np.isfinite(larger.head).all()
 
 
 def test_parts(paired: Paired, engine_of: EngineOf) -> None:
