@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from crispstream import Deblurrer, Frame
-from crispstream.deblurrer import DeblurStream, Stats
+from crispstream.deblurrer import DeblurStream
 from crispstream.engine.protocol import on_gpu
 from crispstream.gating import Decision
 from crispstream.kernels.library import Mix
 from crispstream.runners.gpu import GpuRunner
 from crispstream.runners.lane import VARIANTS, Lane
+from crispstream.stats import Stats
 
 WARM_UP = 30
 """Frames before each measurement: more than gating takes to leave idle branches out."""

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -23,6 +25,7 @@ from crispstream.errors import EngineError, UsageError
 from crispstream.frame import plane_shapes
 from crispstream.gating import FADE_FRAMES, QUIET_FRAMES, SLOTS
 from crispstream.kernels.geometry import Geometry
+from crispstream.runners.cpu import CpuRunner
 from crispstream.runners.protocol import Outcome
 
 
@@ -385,3 +388,48 @@ def test_who_has_a_result_finds_it_counted(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(opened, "_account", slow)
         opened(blurred(16, 16))
         assert opened.stats.frames == 1
+
+
+def test_a_failure_to_count_does_not_leave_the_frame_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a logging filter of somebody else's")
+
+    with Deblurrer("nano", "cpu") as opened:
+        monkeypatch.setattr(opened, "_account", broken)
+        with pytest.raises(RuntimeError, match="somebody else"):
+            opened(blurred(16, 16))
+
+
+def test_frames_that_no_engine_takes_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> StubEngine:
+        raise EngineError("too wide for this engine")
+
+    with Deblurrer("nano", "cpu", backend="onnxruntime") as opened:
+        monkeypatch.setattr(opened.engine, "session", refuse)
+        pictures = []
+        for _ in range(5):
+            picture = blurred(16, 16)
+            pictures.append(weakref.ref(picture))
+            with pytest.raises(EngineError, match="too wide"):
+                opened(picture)
+        del picture
+        gc.collect()
+        assert [reference() for reference in pictures] == [None] * 5
+
+
+def test_an_engine_that_cannot_be_run_is_closed_and_the_next_one_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[StubEngine] = []
+    monkeypatch.setattr(StubEngine, "close", lambda engine: closed.append(engine))
+    first, second = StubEngine(1, 1), StubEngine(1, 1)
+    engines = iter([first, second])
+    monkeypatch.setattr("crispstream.deblurrer.EngineChoice.next", lambda *_: next(engines))
+
+    def run(engine: StubEngine, *arguments: object) -> CpuRunner:
+        if engine is first:
+            raise EngineError("no memory for its streams")
+        return CpuRunner(engine, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("crispstream.deblurrer.CpuRunner", run)
+    with Deblurrer("nano", "cpu") as opened:
+        assert closed == [first] and opened.engine is second
+        opened(blurred(16, 16))

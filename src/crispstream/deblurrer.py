@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast, overload
 
@@ -28,33 +27,9 @@ from crispstream.prefetch import prefetch
 from crispstream.runners.cpu import CpuRunner
 from crispstream.runners.protocol import Outcome, Runner
 from crispstream.runners.tiles import Tiling
+from crispstream.stats import Stats
 
 _logger = logging.getLogger("crispstream")
-
-
-@dataclass
-class Stats:
-    """What a Deblurrer has done. ``seconds`` per stage, summed; ``variants`` counts frames per gating variant;
-    ``non_finite`` residual values that were dropped (each a pixel channel left as it was); ``scene_cuts`` that streams
-    found and started afresh at."""
-
-    frames: int = 0
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    variants: Counter[str] = field(default_factory=Counter)
-    non_finite: int = 0
-    scene_cuts: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values; stage times as mean milliseconds per frame."""
-        per_frame = {k: round(1000 * v / self.frames, 3) for k, v in self.seconds.items()} if self.frames else {}
-        return {
-            "frames": self.frames,
-            "stage_ms": per_frame,
-            "variants": dict(self.variants),
-            "non_finite": self.non_finite,
-            "scene_cuts": self.scene_cuts,
-        }
 
 
 class Deblurrer:
@@ -92,7 +67,7 @@ class Deblurrer:
         self._engine: Engine | GpuEngine | None = None
         self._runner: Runner | None = None
         Tiling(self._choice.manifest, tile)  # shows now whether it says something
-        self._open(self._choice.next())
+        self._open()
 
     @property
     def strength(self) -> float:
@@ -181,17 +156,31 @@ class Deblurrer:
     ) -> None:
         self.close()
 
-    def _open(self, engine: Engine | GpuEngine) -> None:
-        if on_gpu(engine):
-            from crispstream.runners.gpu import GpuRunner
-
-            if self._tile not in ("auto", "off"):
+    def _open(self, failure: EngineError | None = None) -> None:
+        """Go on to the next engine that works. Raises EngineError where none is left; the one before then stays."""
+        while True:
+            engine = self._choice.next(failure)
+            try:
+                runner = self._run(engine)
+                break
+            except BaseException as error:
                 engine.close()
-                raise UsageError(f"engine {engine.name} takes whole frames, not tiles", "add --device cpu")
-            self._runner = GpuRunner(engine)
-        else:
-            self._runner = CpuRunner(cast(Engine, engine), self._threads, self._tile)
-        self._engine, self._on_gpu = engine, on_gpu(engine)
+                if not isinstance(error, EngineError):
+                    raise
+                failure = error
+        if self._runner is not None:
+            self._runner.close()
+        self._prepared.clear()
+        self._runner, self._engine, self._on_gpu = runner, engine, on_gpu(engine)
+
+    def _run(self, engine: Engine | GpuEngine) -> Runner:
+        if not on_gpu(engine):
+            return CpuRunner(cast(Engine, engine), self._threads, self._tile)
+        from crispstream.runners.gpu import GpuRunner
+
+        if self._tile not in ("auto", "off"):
+            raise UsageError(f"engine {engine.name} takes whole frames, not tiles", "add --device cpu")
+        return GpuRunner(engine)
 
     @contextmanager
     def _ready(self, frame: Frame) -> Iterator[Runner]:
@@ -200,14 +189,14 @@ class Deblurrer:
         Until the block is left no other thread can take it away by a frame that needs the next engine. Nobody waits
         longer for it: on a CPU frames are computed one after the other anyway, and a GPU's are only handed over.
         """
-        if isinstance(frame, DeviceFrame) and not on_gpu(self.engine):
-            message = f"the frame is in a GPU's memory, engine {self.engine.name} runs on the CPU"
-            raise UsageError(message, "hand over a NumPy array, or see crispstream doctor")
         key = (frame.width, frame.height, frame.format, frame.color)
         with self._lock:
             while True:
                 if self._runner is None:
                     raise UsageError("this Deblurrer is closed")
+                if isinstance(frame, DeviceFrame) and not self._on_gpu:
+                    message = f"the frame is in a GPU's memory, engine {self.engine.name} runs on the CPU"
+                    raise UsageError(message, "hand over a NumPy array, or see crispstream doctor")
                 if key in self._prepared:
                     break
                 try:
@@ -215,12 +204,9 @@ class Deblurrer:
                     self._prepared.add(key)
                 except EngineError as error:
                     try:
-                        engine = self._choice.next(error)
+                        self._open(error)
                     except EngineError:
                         raise error from None  # this one goes on with the sizes that it takes
-                    self._runner.close()
-                    self._prepared.clear()
-                    self._open(engine)
             yield self._runner
 
     def _submit(self, frame: Frame, decision: Decision) -> Future[Outcome]:
@@ -228,11 +214,13 @@ class Deblurrer:
         counted: Future[Outcome] = Future()
 
         def count(done: Future[Outcome]) -> None:
-            if error := done.exception():
+            try:
+                outcome = done.result()
+                self._account(outcome, decision)
+            except BaseException as error:
                 counted.set_exception(error)
             else:
-                self._account(done.result(), decision)
-                counted.set_result(done.result())
+                counted.set_result(outcome)
 
         with self._ready(frame) as runner:
             runner.submit(frame, decision, self._strength).add_done_callback(count)

@@ -84,8 +84,9 @@ def test_the_next_engine_after_one_that_cannot_take_the_frames(
     assert choice.next().name == "onnxruntime"
     assert choice.next(EngineError("no plan for 64x48")).name == "torch"
     assert "engine torch is used, because no plan for 64x48" in caplog.text
-    with pytest.raises(EngineError, match="no engine opens nano: no plan for 64x48; too slow"):
-        choice.next(EngineError("too slow"))
+    for reason in ("too slow", "too wide"):
+        with pytest.raises(EngineError, match=reason):
+            choice.next(EngineError(reason))
 
 
 def test_next_engine_and_one_reason(unloadable: Path, caplog: pytest.LogCaptureFixture) -> None:

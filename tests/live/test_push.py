@@ -324,6 +324,18 @@ def test_wrong_wishes_are_told_at_once() -> None:
             PushSink(url, **wishes)  # type: ignore[arg-type]
 
 
+def test_files_of_the_current_folder_are_not_taken_for_libraries(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("av.py", "numpy.py", "crispstream.py"):
+        (tmp_path / name).write_text("open('imported', 'w')\nraise ImportError('not a library')\n")
+    monkeypatch.chdir(tmp_path)
+    sink = sink_for(stack, f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}")
+    sink.write(shot(0))  # returns once the process says that it is open
+    sink.close()
+    assert not (tmp_path / "imported").exists()
+
+
 def test_the_process_ends_with_its_parent(stack: ExitStack) -> None:
     code = f"""
 import sys, time

@@ -137,18 +137,17 @@ def test_idle_branches_are_left_out_and_the_frame_stays(open_gpu: OpenGpu) -> No
     frames = [noise()] * (fading + 5)
     with Deblurrer("nano", "cuda") as deblur:
         found = list(deblur.stream(iter(frames)))
-    # Closed: the worker counts a frame just after it has handed the result over.
-    assert deblur.stats.variants == {"both": fading, "none": 5}
+        assert deblur.stats.variants == {"both": fading, "none": 5}
     assert same(found[-1], frames[0])
 
 
 def test_every_variant_is_captured(open_gpu: OpenGpu, twin: Twin) -> None:
     open_gpu()
     with Deblurrer("nano", "cuda") as deblur:
-        runner = deblur._ready(noise())
         for foreground, background in itertools.product((True, False), repeat=2):
             decision = Decision(foreground, background, 0.75, 0.5, 0.25)
-            outcome = runner.submit(noise(), decision, 1.5).result()
+            with deblur._ready(noise()) as runner:
+                outcome = runner.submit(noise(), decision, 1.5).result()
             expected, statistics = twin.restore(noise(), decision, 1.5)
             assert same(outcome.frame, expected)
             assert outcome.statistics == statistics and outcome.non_finite == 0
@@ -273,7 +272,8 @@ def test_frames_on_the_gpu_stay_there(
 ) -> None:
     expected = twin.restore(replace(noise(), color=ColorSpec(range=Range.FULL)))[0].planes[0]
     with Deblurrer("nano", "cuda") as deblur:
-        deblur._ready(DeviceFrame.wrap(far(noise().planes[0], pitch)))
+        with deblur._ready(DeviceFrame.wrap(far(noise().planes[0], pitch))):
+            pass
         monkeypatch.setattr("crispstream.runners.slot.Slot.send", None)
         monkeypatch.setattr("crispstream.runners.slot.Slot.fetch", None)
         out: Any = deblur(far(noise().planes[0], pitch))
@@ -291,6 +291,13 @@ def _stray() -> Any:
     values = np.zeros((43, 61, 3), np.uint8)
     interface = {"shape": values.shape, "typestr": "|u1", "data": (values.ctypes.data, False), "version": 3}
     return type("Stray", (), {"__cuda_array_interface__": interface, "values": values})()
+
+
+def test_a_size_without_a_plan_where_the_next_engine_is_no_gpus(far: Callable[..., Far]) -> None:
+    with Deblurrer("nano", "auto") as deblur:
+        for _ in range(2):  # it is the first frame that changes the engine
+            with pytest.raises(UsageError, match="the frame is in a GPU's memory, engine onnxruntime"):
+                deblur(far(np.zeros((100, 200, 3), np.uint8), 600))
 
 
 def test_nv12_on_the_gpu(far: Callable[..., Far], twin: Twin) -> None:

@@ -63,11 +63,14 @@ class EngineChoice:
     def next(self, failure: EngineError | None = None) -> Engine | GpuEngine:
         """Open the next engine; ``failure`` is why the one before cannot be used after all.
 
-        Logs, once for each reason, why it is not an earlier one. Raises EngineError where none is left; what the
-        only one failed with, if there was one alone.
+        Logs, once for each reason, why it is not an earlier one. Raises EngineError where none is left: ``failure``,
+        or what the only one failed with, if there was one alone.
         """
         if failure is not None:
-            self._failures.append(failure)
+            if not self._places:
+                raise failure
+            # Without its traceback, which holds the frame that failed.
+            self._failures.append(EngineError(str(failure), failure.hint))
         while self._places:
             backend, device = self._places.popleft()
             try:

@@ -30,6 +30,8 @@ from crispstream.frame import Frame, PixelFormat, plane_shapes
 _TICK, _START, _GRACE = 0.25, 20.0, 2.0
 # For a process that was killed or has closed its end: a busy machine takes a while to take it away.
 _DEATH = 5.0
+# Python puts the current folder before all others, where any file may lie under the name of a library.
+_ONLY_OURS = "import sys; sys.path[:] = filter(None, sys.path); "
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<qII")  # ticks, width, height
 
@@ -46,7 +48,7 @@ class Child:
         # The same modules as here, wherever the child looks first; secrets go through the pipe, not the command line.
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {module} import main; main()"],
+            [sys.executable, "-c", f"{_ONLY_OURS}from {module} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
