@@ -38,6 +38,8 @@ def write(stream: PoolStream, target: Path) -> str:
             if writer is None:
                 size = (frame.width, frame.height)
                 writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"FFV1"), 25, size)
+                if not writer.isOpened():
+                    raise OSError(f"cannot write {target}")
             writer.write(frame.planes[0])
         if writer is not None:
             writer.release()

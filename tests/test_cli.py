@@ -197,6 +197,14 @@ def test_interrupt_leaves_a_file_that_plays(tmp_path: Path) -> None:
     assert 20 <= count_frames(tmp_path / "out.mp4") == report["frames"] < 100
 
 
+def test_interrupted_while_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "crispstream", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "crispstream: error: interrupted\n")
+
+
 def test_interrupted_elsewhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> list[doctor.Check]:
         raise KeyboardInterrupt

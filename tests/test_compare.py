@@ -163,4 +163,8 @@ def test_the_command(
         assert stopped.value.code == 0
         outputs.append(capsys.readouterr().out)
     data = json.loads(outputs[1])
+    monkeypatch.setattr("sys.argv", ["crispstream", "compare", truth, truth, "--reference", truth])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "before identical, SSIM 1.0000" in capsys.readouterr().out
     assert f"after  PSNR {data['after']['psnr']:.2f} dB, SSIM {data['after']['ssim']:.4f}" in outputs[0]

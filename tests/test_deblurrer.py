@@ -225,11 +225,16 @@ def test_stats_count(deblur: Deblurrer) -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), "no"]
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), "no", None]
 )
 def test_what_is_not_a_picture_is_refused(deblur: Deblurrer, image: object) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"expected|empty|at least"):
         deblur(image)  # type: ignore[call-overload]
+
+
+def test_a_stream_of_arrays_is_told_what_it_needs(deblur: Deblurrer) -> None:
+    with pytest.raises(UsageError, match=r"expected a crispstream\.Frame, got ndarray"):
+        next(deblur.stream([blurred()]))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])

@@ -18,7 +18,15 @@ from crispstream.cuda import driver, libcuda
 from crispstream.engine import tensorrt
 from crispstream.errors import EngineError
 
-FRAMEWORKS = ("torch", "onnx", "onnxscript")
+OPTIONAL = {
+    "torch": "pip install 'crispstream[export]'",
+    "onnx": "pip install onnx",
+    "onnxscript": "pip install 'crispstream[export]'",
+    "aiohttp": "pip install 'crispstream[live]'",
+    "cv2": "pip install 'crispstream[live]'",
+    "skimage": "pip install 'crispstream[demo]'",
+    "gi": "apt install python3-gi (docs/live.md)",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +65,9 @@ def pci_device(folder: Path, vendor: str, kind: str) -> None:
 def test_optional_modules(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     monkeypatch.setattr(check, "find_spec", lambda name: object() if installed else None)
     found = {found.name: found for found in doctor.diagnose()}
-    for name in FRAMEWORKS:
+    for name, wanted in OPTIONAL.items():
         assert found[name].status == ("ok" if installed else "missing") and not found[name].needed
-        wanted = "onnx" if name == "onnx" else "'crispstream[export]'"
-        assert found[name].hint == ("" if installed else f"type: pip install {wanted}")
+        assert found[name].hint == ("" if installed else f"type: {wanted}")
 
 
 # --- no GPU ----------------------------------------------------------------------------------------------------------

@@ -134,6 +134,12 @@ def test_many_streams(tmp_path: Path) -> None:
         assert_restored(read(tmp_path / "out" / f"{number}.mkv"), pictures)
 
 
+def test_many_streams_into_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    source = clip(tmp_path / "in.mkv", [blurred(0)])
+    with pytest.raises(subprocess.CalledProcessError):
+        example("many_streams.py", tmp_path / "nowhere", source)
+
+
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
 def test_ffmpeg_pipe_script(tmp_path: Path) -> None:
 

@@ -139,7 +139,8 @@ def _check_sizes(paths: list[Path], views: list[Picture]) -> None:
     for path, view in zip(paths, views, strict=True):
         if view.shape != views[0].shape:
             sizes = (f"{v.shape[1]}x{v.shape[0]}" for v in (views[0], view))
-            raise UsageError(f"{paths[0]} is {next(sizes)}, {path} is {next(sizes)}", "only equal sizes are compared")
+            hint = "only equal sizes are compared: run with --odd 444 keeps an odd one"
+            raise UsageError(f"{paths[0]} is {next(sizes)}, {path} is {next(sizes)}", hint)
 
 
 def _score(picture: Picture, truth: Picture) -> tuple[float, float | None]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -157,7 +158,9 @@ def converted(frame: Frame, pixel_format: PixelFormat, reformatter: VideoReforma
     if not pixel_format.is_yuv:
         info.pop("video_tags", None)
     elif not frame.format.is_yuv:
-        info["video_tags"] = VideoTags(matrix=1, range=1, chroma_location=1)
+        # Primaries and transfer stay true: only the matrix was applied.
+        tags = replace(VideoTags.of(frame), matrix=1, range=1, chroma_location=1)
+        info["video_tags"], color = tags, tags.color(frame.height)
     return Frame(planes_of(picture), pixel_format, color, frame.pts, frame.time_base, frame.duration, info=info)
 
 

@@ -283,8 +283,13 @@ class DeblurStream:
         """Start on the next frame; waits for the one SLOTS back, whose statistics decide. Results come in order.
 
         A discontinuity, another size or a scene cut (where the frame is not in a GPU's memory) starts afresh.
-        Raises EngineError where the engine fails.
+        Raises UsageError for what is no Frame, EngineError where the engine fails.
         """
+        if not isinstance(frame, Frame):
+            raise UsageError(
+                f"expected a crispstream.Frame, got {type(frame).__name__}",
+                "Frame.from_array makes one of an (H, W, 3) uint8 BGR array",
+            )
         size, gating = (frame.width, frame.height), self._deblurrer.gating
         cut = gating and not isinstance(frame, DeviceFrame) and self._cuts.observe(frame)
         if cut:

@@ -26,6 +26,9 @@ def diagnose() -> list[Check]:
         _needed("video", "pip install av", _video),
         _module("onnx", "pip install onnx"),
         *(_module(name, "pip install 'crispstream[export]'") for name in ("torch", "onnxscript")),
+        *(_module(name, "pip install 'crispstream[live]'") for name in ("aiohttp", "cv2")),
+        _module("skimage", "pip install 'crispstream[demo]'"),
+        _module("gi", "apt install python3-gi (docs/live.md)"),
         *gpu_checks(),
         *jetson_checks(),
     ]

@@ -144,6 +144,8 @@ class Frame:
         """Wrap an (H, W, 3) uint8 array without a copy where its rows allow it. Raises ValueError on another shape."""
         if pixel_format.is_yuv:
             raise ValueError("an array is BGR24 or RGB24; give the planes of other formats to Frame itself")
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"expected an (H, W, 3) uint8 array, got {type(array).__name__}")
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
             raise ValueError(f"expected an (H, W, 3) uint8 array, got {array.shape} {array.dtype}")
         if array.strides[1:] != (3, 1) or array.strides[0] < array.shape[1] * 3:

@@ -12,6 +12,9 @@ Weight = npt.NDArray[np.floating]
 
 SSIM_MARGIN = 5
 """Half of the Gaussian window: the similarity map is this much smaller than the picture on every side."""
+_LEAST_ERROR = 1e-9
+IDENTICAL = float(10 * np.log10(255**2 / _LEAST_ERROR))
+"""dB, in place of infinity, which JSON lacks."""
 _LUMA = (0.299, 0.587, 0.114)  # R, G, B (ITU-R BT.601)
 
 
@@ -19,11 +22,12 @@ def psnr(picture: Codes, truth: Codes, weight: Weight | None = None) -> float:
     """Peak signal-to-noise ratio in dB of 8-bit codes (rounded or not), over all pixels and channels:
     10 log10(255^2 / MSE).
 
-    ``weight`` (H, W), at least 0, not all 0: how much each pixel of the (H, W, 3) pictures counts.
+    Equal pictures have IDENTICAL. ``weight`` (H, W), at least 0, not all 0: how much each pixel of the (H, W, 3)
+    pictures counts.
     """
     errors = (picture.astype(np.float32) - truth.astype(np.float32)) ** 2
     error = float(np.mean(errors)) if weight is None else float(np.average(errors.mean(2), weights=weight))
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+    return float(10 * np.log10(255**2 / max(error, _LEAST_ERROR)))
 
 
 def _window(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -87,14 +87,14 @@ class Clock:
 
 
 class KeepingSink:
-    """Keeps shots; ``act`` is called with each before it is kept and may raise or wait."""
+    """Keeps shots; ``act`` is called with each before it is kept and may raise or wait. ``unfinished``: the test's."""
 
     name = "keeping"
 
     def __init__(self, act: Callable[[Shot], None] = lambda shot: None) -> None:
         self._act = act
         self.shots: list[Shot] = []
-        self.closed = self.aborted = 0
+        self.closed = self.aborted = self.unfinished = 0
 
     def write(self, shot: Shot) -> None:
         self._act(shot)
@@ -109,6 +109,8 @@ class KeepingSink:
 
 class StubEngine:
     """In place of LiveEngine: adds one to every code after ``seconds``; ``fail`` may raise for a frame."""
+
+    map_stride = 16
 
     def __init__(self, seconds: float = 0.0, fail: Callable[[Frame], None] = lambda frame: None) -> None:
         self.seconds, self._fail = seconds, fail

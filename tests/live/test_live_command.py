@@ -151,7 +151,7 @@ def test_a_sink_that_nobody_reads_is_an_exit_code(clip: Path, tmp_path: Path) ->
     ("arguments", "code", "words"),
     [
         (("clip",), 2, "goes nowhere"),
-        (("missing.mp4", "--to", "x.mkv"), 2, "no file"),
+        (("missing.mp4", "--to", "x.mkv"), 3, "no file"),
         (("ftp://h/x", "--to", "x.mkv"), 2, "no address of a stream"),
         (("rtsp://a:p#w@cam/1", "--to", "x.mkv"), 2, "is no URL"),
         (("clip", "--to", "rtsp://a:p#w@cam/1"), 2, "is no URL"),

@@ -11,6 +11,7 @@ import pytest
 from stand_ins import wait_for
 
 from crispstream.deblurrer import Deblurrer
+from crispstream.engine.select import EngineChoice
 from crispstream.errors import EngineError, UsageError
 from crispstream.frame import Frame
 from crispstream.live import engine as module
@@ -62,6 +63,7 @@ def test_the_next_frame_is_the_other_engines_and_the_old_one_is_handed_back(live
     switched(live, backend="torch")
     second, before = live.submit(FRAME)
     assert before is not None and live.status()["name"] == "torch" and Watched.opened == 2
+    assert live.map_stride == 8
     assert np.abs(first.result().planes[0].astype(int) - second.result().planes[0]).max() <= 1
     before.close()
     assert live.submit(FRAME)[1] is None
@@ -118,6 +120,28 @@ def test_the_old_engine_is_closed_though_the_first_frames_of_the_new_one_fail(li
 class Refusing:
     def submit(self, frame: Frame) -> Any:
         raise EngineError("out of memory")
+
+
+def test_status_tells_the_engine_that_a_frame_was_left_to(live: LiveEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(frame: Frame) -> None:
+        raise EngineError("no plan covers 64x48")
+
+    assert live.status()["name"] == "onnxruntime"
+    monkeypatch.setattr(live._deblurrer, "_choice", EngineChoice("nano", "cpu", "torch", 1))
+    monkeypatch.setattr(live._deblurrer._runner, "prepare", refuse)
+    live.submit(FRAME)[0].result()
+    assert live.status()["name"] == live._deblurrer.engine.name == "torch"
+    live.close()
+    assert live.status()["name"] == "torch", "for the summary"
+
+
+def test_the_engines_time_on_a_cpu_and_on_a_gpu(live: LiveEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert live.status()["ms"] is None
+    live.submit(FRAME)[0].result()
+    assert live.status()["ms"] == live.figures()["stage_ms"]["engine"] > 0
+    stages = {"copy_in": 0.5, "gpu": 2.5, "copy_out": 0.25}  # what GpuRunner counts
+    monkeypatch.setattr(live, "figures", lambda: {"stage_ms": stages})
+    assert live.status()["ms"] == 2.5
 
 
 def test_names_that_do_not_exist(live: LiveEngine) -> None:

@@ -18,7 +18,7 @@ from media.clips import write_clip
 from process import Live
 from stand_ins import picture, wait_for
 
-from crispstream.errors import OutputError, UsageError
+from crispstream.errors import InputError, OutputError, UsageError
 from crispstream.live.kinds import idle
 from crispstream.live.outlet import Outlet
 from crispstream.live.places import Place, SinkWishes, SourceWishes, outlets_of, source_of
@@ -85,10 +85,13 @@ def test_targets_that_cannot_be_written(target: str) -> None:
     assert outlets_of(["%Y-%m-%d/a.mkv"], SinkWishes(), camera()), "that folder will be made"
 
 
-@pytest.mark.parametrize("source", ["", "a" * 300, ".", "words.txt", "foo://bar"])
-def test_wrong_sources(source: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [("", UsageError), ("foo://bar", UsageError), ("a" * 300, InputError), (".", InputError), ("words.txt", InputError)],
+)
+def test_wrong_sources(source: str, error: type[Exception]) -> None:
     Path("words.txt").write_text("no film")
-    with pytest.raises(UsageError):
+    with pytest.raises(error):
         source_of(source, SourceWishes())
 
 
@@ -122,7 +125,7 @@ def put(targets: list[str], wishes: SinkWishes, source: Place) -> Outlet:
 def test_a_picture_that_exists_is_not_replaced_unless_asked() -> None:
     photo = Path("photo.jpg")
     photo.write_bytes(b"dear")
-    with pytest.raises(UsageError, match=r"photo.jpg exists"):
+    with pytest.raises(OutputError, match=r"photo.jpg exists"):
         outlets_of(["photo.jpg"], SinkWishes(), camera())
     assert photo.read_bytes() == b"dear"
     assert put(["photo.jpg"], SinkWishes(overwrite=True), camera()).state == "closed"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import http.server
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,8 @@ import av
 import pytest
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
+from media.clips import NEVER_ZERO, add_late_stream
+from media.clips import write_clip as write_film
 from ports import free_port
 from rtsp_server import Babbler, RtspServer, missing_package
 from stand_ins import wait_for
@@ -361,6 +364,24 @@ def test_a_recording_over_http_plays_in_real_time_and_ends(tmp_path: Path, web: 
         assert monotonic() - begin > 0.8
         assert isinstance(failure(source)[0], EndOfSource)
     assert [f.planes[0][0, 0] for f in frames[:3]] == pytest.approx([0, 1, 2], abs=1)
+
+
+def test_a_recording_in_which_a_stream_turns_up_late_ends(tmp_path: Path, web: str) -> None:
+    add_late_stream(write_film(tmp_path / "clip.flv", frames=25, audio="aac"))
+    code = f"""
+from crispstream.live.protocol import EndOfSource
+from crispstream.sources.network import NetworkSource
+source, frames = NetworkSource("{web}/clip.flv"), 0
+source.open()
+try:
+    while True:
+        frames += source.read() is not None
+except EndOfSource:
+    print(frames)
+"""
+    environment = {**os.environ, **NEVER_ZERO}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "25\n", done.stderr
 
 
 def test_a_missing_page_is_an_error(web: str) -> None:

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shots import shot as moving_shot
 from stand_ins import KeepingSink, picture, wait_for
 
 from crispstream.errors import ClosedPipeError, OutputError, UsageError
+from crispstream.frame import Frame
 from crispstream.live import outlet as module
 from crispstream.live.outlet import Outlet
 from crispstream.live.protocol import EndOfSink, Shot
+from crispstream.sinks.segments import SegmentSink
 from crispstream.sinks.snapshots import SnapshotSink
+from crispstream.sinks.video import VideoSink
 
 
 def shot(number: int) -> Shot:
@@ -160,6 +164,29 @@ def test_shots_between_two_pictures_are_neither_frames_nor_dropped(tmp_path: Pat
     assert (outlet.frames, outlet.dropped, len(list(tmp_path.iterdir()))) == (3, 0, 3)
 
 
+def test_what_goes_with_a_lost_film_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of four shots each: one is finished, one is lost at its third, and the next sink begins another."""
+    monkeypatch.setattr(module.Backoff, "next", lambda self: 0.0)
+    write, written = VideoSink.write, list[Frame]()
+
+    def full_at_the_seventh(video: VideoSink, frame: Frame) -> None:
+        written.append(frame)
+        if len(written) == 7:
+            raise OutputError("no space left on device")
+        write(video, frame)
+
+    monkeypatch.setattr(VideoSink, "write", full_at_the_seventh)
+    sizes = [*[(64, 48)] * 4, *[(32, 48)] * 6]
+    outlet = Outlet("film", lambda: SegmentSink(tmp_path / "film.mkv"), len(sizes))
+    for i, size in enumerate(sizes):
+        outlet.offer(moving_shot(i, i / 5, size))
+    outlet.finish()
+    outlet.start()
+    assert outlet.join(60)
+    assert (outlet.state, outlet.frames, outlet.dropped) == ("closed", 4 + 3, 3)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_sink_that_cannot_be_closed_is_aborted() -> None:
     made = Made(fine)
     made.outlet.offer(shot(0))
@@ -169,6 +196,8 @@ def test_a_sink_that_cannot_be_closed_is_aborted() -> None:
         raise OutputError("disk full")
 
     made.sinks[0].close = full  # type: ignore[method-assign]
+    made.sinks[0].unfinished = 1
     made.outlet.finish()
     assert made.outlet.join(60)
     assert made.outlet.state == "failed" and made.sinks[0].aborted == 1
+    assert (made.outlet.frames, made.outlet.dropped) == (0, 1)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -84,6 +85,21 @@ def test_a_new_file_for_every_period(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for path, seconds in zip(paths, (5, 4, 1), strict=True):
         found = times(path)
         assert [t - found[0] for t in found] == pytest.approx([i / 5 for i in range(5 * seconds)], abs=0.0011)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov", ".webm"])
+@pytest.mark.parametrize("own", [None, Fraction(3, 10)])
+def test_the_last_frame_lasts(tmp_path: Path, suffix: str, own: Fraction | None) -> None:
+    """For as long as it says, else as the rate says. MPEG-TS says nothing of that."""
+    sink = SegmentSink(tmp_path / f"out{suffix}", rate=Fraction(5))
+    for i in range(10):
+        moving = shot(i, 50 + i / 5)
+        frame = replace(moving.after, time_base=own, duration=own and 1)
+        sink.write(replace(moving, after=frame))
+    sink.close()
+    with av.open(str(tmp_path / f"out{suffix}")) as film:
+        assert film.duration is not None
+        assert film.duration / av.time_base == pytest.approx(1.8 + float(own or 0.2), abs=0.0011)
 
 
 def test_files_end_where_the_clock_says() -> None:
@@ -174,9 +190,10 @@ def test_abort_leaves_nothing_half_written(tmp_path: Path, count: int) -> None:
     sink = SegmentSink(tmp_path / "out.mkv")
     for i in range(count):
         sink.write(shot(i))
+    assert sink.unfinished == count
     sink.abort()
     sink.abort()
-    assert names(tmp_path) == []
+    assert names(tmp_path) == [] and sink.unfinished == 0
     sink.close()
     assert names(tmp_path) == []
 
@@ -185,6 +202,7 @@ def test_abort_after_close_keeps_the_file(tmp_path: Path) -> None:
     sink = SegmentSink(tmp_path / "out.mkv")
     sink.write(shot(0))
     sink.close()
+    assert sink.unfinished == 0
     sink.abort()
     assert names(tmp_path) == ["out.mkv"]
 

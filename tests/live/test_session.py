@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from stand_ins import Clock, KeepingSink, ScriptedSource, StubEngine, in_step, l
 from crispstream.errors import ClosedPipeError, EngineError, InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live.outlet import Outlet
-from crispstream.live.protocol import Shot
+from crispstream.live.protocol import CAPTURED, Shot
 from crispstream.live.session import MOST_FAILURES, LiveSession
 
 
@@ -77,7 +78,7 @@ def test_every_frame_arrives_where_the_engine_keeps_up() -> None:
     assert [s.number for s in run.sink.shots] == list(range(50))
     for one in run.sink.shots:
         assert one.after.planes[0][0, 0, 0] == one.before.planes[0][0, 0, 0] + 1
-        assert one.head is not None and one.head.shape == (2, 2, 2)
+        assert one.head is not None and one.head.shape == (2, 2, 2) and one.map_stride == run.engine.map_stride
     assert summary["frames"] == {"in": 50, "out": 50}
     assert summary["drops"] == {"source": 0, "newer": 0, "late": 0, "failed": 0}
     assert summary["shares"] == {"person": 0.25, "blur": 0.5}
@@ -144,6 +145,37 @@ def test_a_new_connection_begins_afresh_even_where_its_first_frame_is_dropped() 
     )
     run.end()
     assert [(f.planes[0][0, 0, 0], f.discontinuity) for f in run.engine.seen] == [(1, True), (12, True), (13, False)]
+
+
+def test_a_mark_of_the_source_outlives_its_frame_that_a_newer_one_replaces() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first_is_slow(_: Frame) -> None:
+        begun.set()
+        assert go_on.wait(120)
+
+    marked = replace(picture(10), discontinuity=True)
+    script = [picture(1), lambda: (begun.wait(60), None)[1], marked, picture(11), picture(12), go_on.set]
+    run = Run(iter(script), engine=StubEngine(fail=first_is_slow))
+    run.end()
+    assert [(f.planes[0][0, 0, 0], f.discontinuity) for f in run.engine.seen] == [(1, True), (11, True), (12, False)]
+
+
+def test_a_mark_of_the_source_outlives_its_frame_that_is_too_late() -> None:
+    def script() -> Iterator[Any]:
+        yield lambda: wait_for(lambda: runs)
+        yield picture(1)
+        yield lambda: wait_for(lambda: runs[0].out == 1)
+        yield replace(picture(10), discontinuity=True, info={CAPTURED: time.monotonic() - 3600})
+        yield lambda: wait_for(lambda: runs[0].session.status()["drops"]["late"] == 1)
+        yield picture(11)
+        yield lambda: wait_for(lambda: runs[0].out == 2)
+        yield picture(12)
+
+    runs: list[Run] = []
+    runs.append(run := Run(script(), max_latency=600.0))
+    run.end()
+    assert [(f.planes[0][0, 0, 0], f.discontinuity) for f in run.engine.seen] == [(1, True), (11, True), (12, False)]
 
 
 def test_stop_finishes_what_is_under_way() -> None:

@@ -20,6 +20,8 @@ TICK = Fraction(1, 12800)
 STEP = 512  # 25 frames a second at TICK
 ODD_TIMES = [0, 512, 700, 1724, 1725, 4000, 4512, 9000, 9100, 9200, 12800, 13000]
 
+NEVER_ZERO = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0:glibc.malloc.perturb=170"}
+"""For a process in which PyAV shall fail at late streams: it looks behind the end of a table, and passes over zeros."""
 
 Samples = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -126,6 +128,13 @@ def _subtitle_packets(output: Any, codec: str, seconds: float) -> list[Packet[An
         packet.duration = 100
         packets.append(packet)
     return packets
+
+
+def add_late_stream(path: Path) -> None:
+    """Put a line of text, which is another stream, at the end of an FLV (Adobe's FLV 10.1, E.4.4)."""
+    text = b"\x02\x00\x0aonTextData\x08\x00\x00\x00\x01\x00\x04text\x02\x00\x05hello\x00\x00\x09"
+    tag = b"\x12" + len(text).to_bytes(3, "big") + bytes(7) + text
+    path.write_bytes(path.read_bytes() + tag + len(tag).to_bytes(4, "big"))
 
 
 @dataclass

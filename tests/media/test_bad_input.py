@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import pytest
 from av.packet import Packet
-from clips import Identity, audio_packets, pattern, read_clip, write_clip
+from clips import NEVER_ZERO, Identity, add_late_stream, audio_packets, pattern, read_clip, write_clip
 from PIL import Image
 
 from crispstream import ends, run
@@ -164,6 +164,44 @@ def test_joined_recordings_keep_every_frame_and_tell_what_is_lost(tmp_path: Path
     assert report.frames == len(read_clip(tmp_path / "out.mp4").pts) == 100
     assert "timestamps that do not increase were moved by one tick" in report.warnings
     assert report.skipped == ["stream 1: 95 packets out of order or damaged"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_damage_that_ends_the_reading_ends_the_copying(tmp_path: Path, suffix: str) -> None:
+    path = fragmented(tmp_path / "in.mp4")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"trun")  # the sound's; ISO/IEC 14496-12, 8.8.8
+    flags = int.from_bytes(data[at + 5 : at + 8], "big")
+    size = at + 12 + sum(4 for bit in (0x1, 0x4, 0x100) if flags & bit)
+    data[size : size + 4] = b"\xe0\xf1\xb5\xe0"  # more than FFmpeg takes memory for
+    path.write_bytes(data)
+    report = run(path, tmp_path / f"out{suffix}", deblurrer=Identity())
+    assert report.frames == 50 == len(read_clip(tmp_path / f"out{suffix}").pts)
+    assert report.warnings[0] == "reading stopped early: Cannot allocate memory"
+    assert report.skipped == ["other streams: reading stopped early (Cannot allocate memory)"]
+    assert len(read_clip(tmp_path / f"out{suffix}").packets[1]) > 80
+
+
+def test_a_stream_that_turns_up_late(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.flv", frames=50, audio="aac")
+    source = read_clip(path)
+    add_late_stream(path)
+    code = f"""
+        from clips import Identity
+        from crispstream import run
+        report = run({str(path)!r}, {str(tmp_path / "out.mkv")!r}, deblurrer=Identity())
+        print(report.frames, report.warnings, report.skipped)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **NEVER_ZERO, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "50 [] []\n", done.stderr
+    result = read_clip(tmp_path / "out.mkv")
+    assert len(result.pts) == 50
+    assert [data for *_, data in result.packets[1]] == [data for *_, data in source.packets[1]]
 
 
 def test_output_exists(tmp_path: Path) -> None:

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from clips import Identity, fill, read_clip, write_clip
 
 from crispstream import run
+from crispstream.convert import converted
 from crispstream.errors import EarlyEndError, InputError, UsageError
+from crispstream.frame import ColorSpec, PixelFormat
+from crispstream.sources.video import VideoSource
+from crispstream.tags import VideoTags
 
 TURNS = {
     "right": ([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30], lambda p: np.rot90(p, -1)),
@@ -106,6 +112,16 @@ def test_rotation_is_done_to_the_pixels_where_it_cannot_be_told(tmp_path: Path, 
         before = expected(np.frombuffer(source.planes[5][index], np.uint8).reshape(height, width))
         assert result.planes[5][index] == before.tobytes()
     assert result.size == ((64, 48) if turn in ("half", "mirror") else (48, 64))
+
+
+def test_aspect_ratio_outlives_the_way_from_rgb(tmp_path: Path) -> None:
+    color = (0, 2, 9, 13)
+    path = write_clip(tmp_path / "in.mp4", codec="libx264rgb", pixel_format="bgr0", aspect=Fraction(4, 3), color=color)
+    run(path, tmp_path / "out.y4m", deblurrer=Identity())
+    assert b" A4:3 " in (tmp_path / "out.y4m").read_bytes().split(b"\n")[0]
+    frame = converted(next(iter(VideoSource(path))), PixelFormat.I420, VideoReformatter())
+    assert frame.info["video_tags"] == VideoTags(1, 1, 9, 13, 1, Fraction(4, 3))
+    assert frame.color == ColorSpec(primaries=9, transfer=13)
 
 
 def test_a_slanted_matrix_is_named(tmp_path: Path) -> None:

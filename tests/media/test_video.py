@@ -47,6 +47,21 @@ def test_variable_frame_rate_is_kept_to_the_tick(tmp_path: Path) -> None:
     assert (result.pts, result.time_base) == (ODD_TIMES, TICK)
 
 
+@pytest.mark.parametrize("encoder", ["h264", "hevc", "vp9", "mpeg4"])
+def test_the_last_frame_lasts_as_long_as_the_others(tmp_path: Path, encoder: str) -> None:
+    frame = b"FRAME\n" + bytes(64 * 64 * 3 // 2)
+    (tmp_path / "in.y4m").write_bytes(b"YUV4MPEG2 W64 H64 F10:1 C420jpeg\n" + 15 * frame)
+    source = tmp_path / "in.y4m"
+    for name in ("first.mp4", "second.mp4"):  # the second from what the first says of its frames
+        run(source, tmp_path / name, deblurrer=Identity(), encoder=encoder)
+        source = tmp_path / name
+        with av.open(str(source)) as container:
+            stream = container.streams.video[0]
+            assert stream.duration is not None and stream.time_base is not None
+            assert stream.duration * stream.time_base == Fraction(3, 2)
+            assert stream.average_rate == 10
+
+
 @pytest.mark.parametrize("time_base", [Fraction(1, 30000), Fraction(1, 90000), Fraction(1, 1000000)])
 def test_the_clock_is_kept(tmp_path: Path, time_base: Fraction) -> None:
     times = [int(i * Fraction(1001, 30000) / time_base) for i in range(12)]

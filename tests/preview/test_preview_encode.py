@@ -16,6 +16,7 @@ from preview_stub import drawn_shot
 from crispstream.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, plane_shapes
 from crispstream.live.protocol import Shot
 from crispstream.preview import encode
+from crispstream.tags import VideoTags
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -50,6 +51,48 @@ def test_both_sides_and_maps_are_of_one_shot() -> None:
 def test_without_maps() -> None:
     header, (_, _, maps) = parts(replace(drawn_shot(), head=None))
     assert maps == b"" and header["sizes"][2] == 0
+
+
+# a, b, c, d of the display matrix, and where that brings the first column and the first row.
+TURNS = [
+    ((0, 1, -1, 0), "clockwise"),
+    ((0, -1, 1, 0), "anticlockwise"),
+    ((-1, 0, 0, -1), "about"),
+    ((-1, 0, 0, 1), "mirrored"),
+]
+
+
+def turned(pixels: np.ndarray, how: str) -> np.ndarray:
+    return {
+        "clockwise": np.rot90(pixels, -1),
+        "anticlockwise": np.rot90(pixels),
+        "about": np.rot90(pixels, 2),
+        "mirrored": pixels[:, ::-1],
+    }[how]
+
+
+@pytest.mark.parametrize(("matrix", "how"), TURNS)
+def test_a_turned_film_is_upright_with_its_maps(matrix: tuple[int, int, int, int], how: str) -> None:
+    """A person fills columns 96 to 143 of 152: the maps' last cells reach 8 columns beyond the frame."""
+    a, b, c, d = (value << 16 for value in matrix)
+    info = {"video_tags": VideoTags(display_matrix=(a, b, 0, c, d, 0, 0, 0, 1 << 30))}
+    codes = np.zeros((96, 152, 3), np.uint8)
+    codes[:, 96:144] = 255
+    codes[64:, 0:32] = 128
+    frame = replace(Frame.from_array(codes), info=info)
+    head = np.zeros((2, 6, 10), np.float32)
+    head[0, :, 6:9] = 1
+    head[1, 4:, 0:2] = 1
+    header, (before, after, maps) = parts(Shot(frame, frame, 0.0, 7, head, map_stride=16))
+    expected = turned(codes, how).astype(float)
+    assert (header["width"], header["height"]) == (expected.shape[1], expected.shape[0])
+    for side in (before, after, encode.jpeg(frame)):
+        assert np.abs(decoded(side) - expected).mean() < 3
+    assert header["cover"] == [1.0, 1.0]
+    size = (expected.shape[1], expected.shape[0])
+    person, blur = (np.asarray(Image.fromarray(part).resize(size)) > 127 for part in np.split(decoded(maps), 2))
+    assert (person != (expected[..., 0] > 200)).mean() < 0.05
+    assert (blur != (np.abs(expected[..., 0] - 128) < 50)).mean() < 0.05
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (1281, 721), (1920, 1080), (3840, 2160), (5000, 16), (3, 2)])

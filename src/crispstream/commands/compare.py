@@ -43,6 +43,12 @@ def compare(
     lines = [f"{found['output']}: {found['frames']} frames"] if found["output"] else []
     for name in ("before", "after") if reference is not None else ():
         similarity = "" if found[name]["ssim"] is None else f", SSIM {found[name]['ssim']:.4f}"
-        lines.append(f"{name:7}PSNR {found[name]['psnr']:.2f} dB{similarity}")
+        lines.append(f"{name:7}{_level(found[name]['psnr'])}{similarity}")
     lines += [f"warning: {warning}" for warning in found["warnings"]]
     return Report(found, "\n".join(lines))
+
+
+def _level(psnr: float) -> str:
+    from crispstream.metrics import IDENTICAL
+
+    return "identical" if psnr >= IDENTICAL else f"PSNR {psnr:.2f} dB"

@@ -119,7 +119,7 @@ def live(
 ) -> Report:
     """Sharpen a live stream: NEWEST frames first, every drop counted, whatever fails tried again.
 
-    Ctrl-C and SIGTERM finish the films and end with exit code 0. The log goes to standard error.
+    Sound is left out. Ctrl-C and SIGTERM finish the films and end with exit code 0. The log goes to standard error.
     """
     from crispstream.live.logs import log_to_stderr
     from crispstream.live.protocol import Timeouts

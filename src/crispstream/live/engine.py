@@ -27,8 +27,8 @@ class LiveEngine:
         self._first = preset
         self._options = {"preset": preset, **options}
         self._deblurrer = Deblurrer(**self._options)
-        self._name, self._device = _place(self._deblurrer)
-        _logger.info("engine: %s by %s on %s", preset, self._name, self._device)
+        self._where = _place(self._deblurrer)
+        _logger.info("engine: %s by %s on %s", preset, *self._where)
         self._stream: DeblurStream = self._deblurrer.open_stream()
         self._before: Deblurrer | None = None
         self._last: Frame | None = None
@@ -51,6 +51,11 @@ class LiveEngine:
             if self._coming is not None:
                 self._coming.strength = value
 
+    @property
+    def map_stride(self) -> int:
+        """Pixels per cell of the maps of the frame that was submitted last. Raises UsageError after ``close``."""
+        return self._deblurrer.engine.manifest.map_stride
+
     def submit(self, frame: Frame) -> tuple[Pending, Deblurrer | None]:
         """Start on the next frame. Also the Deblurrer that was in use before, where this frame is the first of another
         one: to be closed when its frames are done. Raises EngineError."""
@@ -62,13 +67,14 @@ class LiveEngine:
                 if self._before is not None:  # the one in use has not begun a single frame
                     fruitless = self._deblurrer
                 self._before = self._before or self._deblurrer
-                self._deblurrer, (self._name, self._device) = coming, _place(coming)
+                self._deblurrer, self._where = coming, _place(coming)
                 self._stream = coming.open_stream()
         if fruitless is not None:
             fruitless.close()
         pending = self._stream.submit(frame)
-        with self._lock:  # until now it is kept, in order to be closed
-            before, self._before = self._before, None
+        with self._lock:
+            before, self._before = self._before, None  # until now it is kept, in order to be closed
+            self._where = _place(self._deblurrer)  # the frame may have sent it on to its next engine
         return pending, before
 
     def switch(self, preset: str, backend: str | None = None) -> None:
@@ -96,14 +102,14 @@ class LiveEngine:
 
     def status(self) -> dict[str, Any]:
         """JSON types. ``opening``: preset and backend of the engine that is being opened, None where none is."""
-        opening, stats = self._opening, self.figures()
+        opening, stage_ms, (name, device) = self._opening, self.figures()["stage_ms"], self._where
         return {
             "preset": self._options["preset"],
             "backend": self._options.get("backend", "auto"),
-            "name": self._name,
-            "device": self._device,
+            "name": name,
+            "device": device,
             "strength": self.strength,
-            "ms": stats["stage_ms"].get("engine"),
+            "ms": stage_ms.get("engine", stage_ms.get("gpu")),
             "opening": opening,
             "error": self.error,
         }

@@ -30,7 +30,8 @@ class Outlet:
 
     ``state``: "open", "waiting" (for the first shot), "failed" (tried again unless ``ended``), "closed" (for good);
     ``status`` also knows "stalled". ``frames`` counts the shots that are in the sink, ``dropped`` those that it had no
-    time for or that came while it was down; those that a sink does not want are neither.
+    time for, that came while it was down or that went with a file it could not finish (a sink's ``unfinished``, where
+    it has that); those that a sink does not want are neither.
     """
 
     def __init__(self, name: str, make: Callable[[], LiveSink], capacity: int) -> None:
@@ -113,7 +114,7 @@ class Outlet:
                     self._let_go(shot, frames=int(wanted))
                 except Exception as error:
                     self._let_go(shot, missed=1)
-                    _abort(sink)
+                    self._abort(sink)
                     sink = None
                     if isinstance(error, ClosedPipeError):
                         self._become("closed", masked(str(error)))
@@ -137,7 +138,7 @@ class Outlet:
                 try:
                     sink.close()
                 except Exception as error:
-                    _abort(sink)
+                    self._abort(sink)
                     self._fail(error, "unfinished")
                     return
             if self.state == "open":
@@ -157,6 +158,19 @@ class Outlet:
             if frames:
                 self.latency.add(monotonic() - shot.captured)
 
+    def _abort(self, sink: LiveSink | None) -> None:
+        if sink is None:
+            return
+        lost = getattr(sink, "unfinished", 0)
+        try:
+            sink.abort()
+        except Exception:
+            _logger.debug("aborting %s", sink.name, exc_info=True)
+        with self._lock:
+            if not self._left_behind:
+                self.frames -= lost
+                self._missed += lost
+
     def _lose(self) -> None:
         """A shot that nobody has begun to write is lost."""
         with self._lock:
@@ -173,11 +187,3 @@ class Outlet:
             _logger.debug("%s", self.name, exc_info=error)
         self._become("failed", masked(str(error)) or type(error).__name__)
         _logger.error("%s: %s; %s", self.name, self.error, consequence)
-
-
-def _abort(sink: LiveSink | None) -> None:
-    if sink is not None:
-        try:
-            sink.abort()
-        except Exception:
-            _logger.debug("aborting %s", sink.name, exc_info=True)

@@ -65,7 +65,8 @@ class Place:
 
 
 def source_of(text: str, wishes: SourceWishes) -> Place:
-    """``-``, a camera's number or device, a URL, a GStreamer pipeline, or a file. Raises UsageError."""
+    """``-``, a camera's number or device, a URL, a GStreamer pipeline, or a file. Raises UsageError; InputError for a
+    file that is missing or cannot be read."""
     name, timeouts, kind = masked(text), wishes.timeouts, source_kind(text)
     if not text:
         raise UsageError("the source is empty", "a camera's number, a URL, a pipeline, a file, or -")
@@ -93,7 +94,7 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
     if "://" in text:
         raise UsageError(f"{name} is no address of a stream", f"one of {', '.join(f'{s}://' for s in NETWORK)}")
     if not os.path.exists(text):  # False, too, for a name that is too long
-        raise UsageError(f"{name} is no file", "a camera is a number or /dev/video0, a pipeline has ' ! ' in it")
+        raise InputError(f"{name} is no file", "a camera is a number or /dev/video0, a pipeline has ' ! ' in it")
     from crispstream.sources.paced import PacedSource
     from crispstream.sources.raw import RawSource
     from crispstream.sources.video import VideoSource
@@ -105,10 +106,7 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
 
     rate = None
     if not path.is_fifo():  # which can be opened once
-        try:
-            opened = film()
-        except InputError as error:
-            raise UsageError(str(error), error.hint) from error
+        opened = film()
         rate = opened.rate
         opened.close()
     return Place(name, lambda: PacedSource(name, film, wishes.loop), path, rate)
@@ -117,8 +115,8 @@ def source_of(text: str, wishes: SourceWishes) -> Place:
 def outlets_of(texts: Sequence[str], wishes: SinkWishes, source: Place) -> list[Outlet]:
     """``-``, ``window``, URLs, names of pictures (snapshots) or of films.
 
-    What is wrong already now is raised now: UsageError for a wrong text or wish, a target that is given twice or is the
-    source, and a picture that exists; OutputError for a folder that does not exist or cannot be written.
+    What is wrong already now is raised now: UsageError for a wrong text or wish and a target that is given twice or is
+    the source; OutputError for a picture that exists and a folder that does not or cannot be written.
     """
     if not all(texts):
         raise UsageError("a target is empty", "a film, a picture, a URL, window, or -")
@@ -163,7 +161,7 @@ def _outlet(text: str, wishes: SinkWishes, source: Place) -> Outlet:
 
         make, capacity = lambda: SnapshotSink(path, wishes.every, wishes.overwrite), _SHOWN_SHOTS
         if path.exists() and not has_place(path) and not wishes.overwrite:
-            raise UsageError(f"{name} exists", "use --overwrite to replace it")
+            raise OutputError(f"{name} exists", "use --overwrite to replace it")
     else:
         make = _film(path, wishes, rate)
     make()  # what is wrong with the wishes shows now: no sink begins anything before its first shot

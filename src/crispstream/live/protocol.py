@@ -89,7 +89,8 @@ class LiveSink(Protocol):
     """Where shots go. Belongs to one thread of its own, so it may take its time; shots it has no time for are dropped
     before they reach it, and counted. Made without side effects; the first ``write`` opens what must be opened.
 
-    After an OutputError the sink is aborted and, a while later, another one is made in its place.
+    After an OutputError the sink is aborted and, a while later, another one is made in its place. A sink whose
+    ``abort`` takes back shots that were written has their number in ``unfinished``.
     """
 
     name: str

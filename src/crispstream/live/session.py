@@ -40,10 +40,12 @@ _logger = logging.getLogger("crispstream.live")
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
+    """``breaks``: how many times the stream had begun anew by then: connections, and marks of the source."""
+
     frame: Frame
     captured: float
     number: int
-    connection: int
+    breaks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class _UnderWay:
 
     arrival: _Arrival
     pending: Pending
+    map_stride: int
     before: Deblurrer | None
 
 
@@ -87,7 +90,7 @@ class LiveSession:
         self._failing = threading.Lock()
         self._failures = 0
         self._engine_error = ""
-        self._begun = self._done = 0
+        self._begun = self._done = self._marks = 0
         self._progress = self._started
         self._failure: CrispStreamError | None = None
 
@@ -189,19 +192,21 @@ class LiveSession:
         return {**self.status(), **whole, "sinks": sinks}
 
     def _deliver(self, frame: Frame, captured: float) -> None:
+        self._marks += frame.discontinuity
+        breaks = self._receiver.connections + self._marks
         with suppress(Closed):
-            self._inbox.put(_Arrival(frame, captured, self._receiver.frames.count - 1, self._receiver.connections))
+            self._inbox.put(_Arrival(frame, captured, self._receiver.frames.count - 1, breaks))
 
     def _deblur(self) -> None:
         try:
-            connection = 0
+            breaks = 0
             for arrival in self._inbox:
                 if self._max_latency is not None and monotonic() - arrival.captured > self._max_latency:
                     self._drops["late"] += 1
                     continue
                 frame = arrival.frame
-                if arrival.connection != connection:  # its first frame may have been dropped
-                    frame, connection = replace(frame, discontinuity=True), arrival.connection
+                if arrival.breaks != breaks:  # the first frame after it may have been dropped
+                    frame, breaks = replace(frame, discontinuity=True), arrival.breaks
                 if self._begun == self._done:
                     self._progress = monotonic()
                 self._begun += 1
@@ -211,7 +216,7 @@ class LiveSession:
                     self._came_back()
                     self._failed(error)
                     continue
-                self._under_way.put(_UnderWay(arrival, pending, before))
+                self._under_way.put(_UnderWay(arrival, pending, self._engine.map_stride, before))
                 del arrival, frame, pending
         except Closed:
             pass
@@ -241,7 +246,7 @@ class LiveSession:
                 arrival = item.arrival
                 self._latency.add(monotonic() - arrival.captured)
                 self._results.add()
-                shot = Shot(arrival.frame, after, arrival.captured, arrival.number, head)
+                shot = Shot(arrival.frame, after, arrival.captured, arrival.number, head, item.map_stride)
                 for outlet in self._outlets:
                     outlet.offer(shot)
                 del item, arrival, after, shot

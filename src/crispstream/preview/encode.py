@@ -9,12 +9,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from crispstream.frame import ColorSpec, Frame, PixelFormat, Plane, Range
 from crispstream.kernels.bindings import blend
 from crispstream.kernels.geometry import Geometry
 from crispstream.live.protocol import Shot
+from crispstream.orientation import upright
 
 MAX_WIDTH = 1280
 """Columns of the widest picture that is sent."""
@@ -24,8 +24,8 @@ _MAP_SIDE = 160
 
 
 def jpeg(frame: Frame) -> bytes:
-    """The frame as JPEG (ITU-T T.81; BT.601 full range, as JFIF says), at most MAX_WIDTH wide."""
-    pixels = _reduced(_bgr(frame))
+    """The frame, upright, as JPEG (ITU-T T.81; BT.601 full range, as JFIF says), at most MAX_WIDTH wide."""
+    pixels = _reduced(_bgr(upright(frame)))
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     return cv2.imencode(".jpg", pixels, options)[1].tobytes()
 
@@ -49,20 +49,23 @@ class Snapshots:
 def message(shot: Shot) -> bytes:
     """Length of the header (uint32, little endian), header (JSON), JPEG before, JPEG after, JPEG of the maps.
 
-    The header tells ``number``, ``width`` and ``height`` of the frame in pixels, the ``sizes`` of the three parts in
-    bytes, and how many times the frame's width and height the maps ``cover``: they are grey, person mask above blur
-    gate, and reach beyond the right and lower edge. Without maps the third part is empty.
+    All of it is upright. The header tells ``number``, ``width`` and ``height`` of the frame in pixels, the ``sizes`` of
+    the three parts in bytes, and how many times the frame's width and height the maps ``cover``: they are grey, person
+    mask above blur gate, and may reach beyond the right and lower edge. Without maps the third part is empty.
     """
-    maps, cover = b"", (0.0, 0.0)
+    before, maps, cover = upright(shot.before), b"", (0.0, 0.0)
     if shot.head is not None:
-        maps = _maps(shot.head)
         _, rows, columns = shot.head.shape
         cover = (columns * shot.map_stride / shot.before.width, rows * shot.map_stride / shot.before.height)
-    parts = (jpeg(shot.before), jpeg(shot.after), maps)
+        grey = np.asarray(np.clip(shot.head, 0, 1) * 255, np.uint8)
+        if before is not shot.before:
+            grey, cover = _turned(grey, cover, shot.before), (1.0, 1.0)
+        maps = _maps(grey)
+    parts = (jpeg(before), jpeg(shot.after), maps)
     header: dict[str, Any] = {
         "number": shot.number,
-        "width": shot.before.width,
-        "height": shot.before.height,
+        "width": before.width,
+        "height": before.height,
         "sizes": [len(part) for part in parts],
         "cover": cover,
     }
@@ -95,9 +98,21 @@ def _resized(pixels: Plane, width: int, height: int, how: int) -> Plane:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), np.uint8)
 
 
-def _maps(head: npt.NDArray[np.float32]) -> bytes:
-    _, rows, columns = head.shape
-    grey = np.asarray(np.clip(head, 0, 1) * 255, np.uint8)
+def _turned(grey: Plane, cover: tuple[float, float], frame: Frame) -> Plane:
+    """The maps turned as ``upright`` turns the frame, and stretched so that they end where it does: a turn would bring
+    what reaches beyond its right edge to the left."""
+    _, rows, columns = grey.shape
+    x, y = 1 / cover[0], 1 / cover[1]
+    part = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])  # the centre of a cell lies at whole numbers
+    how, edge = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+    three = np.dstack((*grey, grey[1]))  # as many as a picture has
+    cells = np.asarray(cv2.warpAffine(three, part, (columns, rows), flags=how, borderMode=edge), np.uint8)
+    turned = upright(Frame((cells,), PixelFormat.BGR24, info=frame.info))
+    return np.ascontiguousarray(np.moveaxis(turned.planes[0], 2, 0)[:2])
+
+
+def _maps(grey: Plane) -> bytes:
+    _, rows, columns = grey.shape
     factor = max(1, -(-max(rows, columns) // _MAP_SIDE))
     size = (max(1, columns // factor), max(1, rows // factor))
     stacked = np.concatenate([_resized(grey[i], *size, cv2.INTER_AREA) for i in range(2)])

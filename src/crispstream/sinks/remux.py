@@ -174,12 +174,20 @@ class Remuxer:
     def _advance(self) -> None:
         # The packets without data that end a demuxer's run only flush decoders.
         self._pending = None
-        for packet in self._packets:
-            if self._cut.is_over(packet):
-                return
+        while (packet := self._next()) is not None and not self._cut.is_over(packet):
             if (packet.size or packet.dts is not None) and (_is_cover(packet.stream) or self._cut.take(packet)):
                 self._pending = self._without_settings(packet)
                 return
+
+    def _next(self) -> Packet[Any] | None:
+        """The next packet; None after the last, and where damage, which is told, ends the reading."""
+        try:
+            return next(self._packets, None)
+        except IndexError:  # how PyAV ends where a stream has turned up in the middle of the file
+            return None
+        except av.FFmpegError as error:
+            self.skipped.append(f"other streams: reading stopped early ({error.strerror})")
+            return None
 
     def _without_settings(self, packet: Packet[Any]) -> Packet[Any]:
         """The packet without a second header for its stream.

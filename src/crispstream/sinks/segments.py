@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Hashable
 from dataclasses import replace
@@ -21,14 +22,17 @@ from crispstream.sinks.video import VideoSink
 _CLOCK = Fraction(1, 1000)
 _DAY = 86_400
 
+_logger = logging.getLogger("crispstream.live")
+
 
 class SegmentSink:
     """Writes what comes out of the engine to ``path``, or to a new file for every ``segment_seconds`` of it.
 
     Names: see ``Names``; every file appears whole at its end. A file ends where the wall clock's time of day is a
     multiple of the period, or where size, format or colour change; its clock starts at 0 and counts milliseconds of
-    capture time. ``rate``: frames a second, for the rate control, None for what the first frame says; ``encoder``,
-    ``crf`` and ``speed``: see VideoSink. Raises UsageError.
+    capture time. ``rate``: frames a second, for the rate control and for frames that do not say how long they last,
+    None for what the first frame says; ``encoder``, ``crf`` and ``speed``: see VideoSink. ``unfinished``: shots in the
+    open file, which ``abort`` removes. Raises UsageError.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class SegmentSink:
         self._layout: Hashable = None
         self._start = self._end = 0.0
         self._last = -1
+        self.unfinished = 0
 
     def write(self, shot: Shot) -> None:
         """Encode one frame, into another file where it is time for one. Raises OutputError."""
@@ -66,21 +71,25 @@ class SegmentSink:
             self._video = self._begin(shot.captured, self._rate or expected_rate(frame))
             self._layout = layout
         self._last = max(self._last + 1, round((shot.captured - self._start) / _CLOCK))
-        self._video.write(replace(frame, pts=self._last, time_base=_CLOCK, duration=None))
+        # Players show the last picture for so long; where it does not say, the rate does.
+        duration = round(1 / (expected_rate(frame) * _CLOCK)) if frame.duration else None
+        self._video.write(replace(frame, pts=self._last, time_base=_CLOCK, duration=duration))
+        self.unfinished += 1
 
     def close(self) -> None:
         """Finish the open file and give it its name. Raises OutputError; finished files stay."""
         if self._video is None:
             return
         self._video.close()
-        self._video = None
+        self._video, self.unfinished = None, 0
         self._names.finished(self._path)
+        _logger.info("wrote %s", self._path)
 
     def abort(self) -> None:
         """Remove the unfinished file; finished ones stay. Idempotent, and without effect after ``close``."""
         if self._video is not None:
             self._video.abort()
-            self._video = None
+            self._video, self.unfinished = None, 0
 
     def _begin(self, captured: float, rate: Fraction) -> VideoSink:
         wall = time.time() - (time.monotonic() - captured)

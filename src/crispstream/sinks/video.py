@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -35,6 +36,8 @@ _NULL_PACKET = b"\x47\x1f\xff\x10" + b"\xff" * 184
 _TS_PACKETS = 11
 # Times beyond this, in ticks, run out of 64 bits in the encoders' own sums.
 _FARTHEST = 2**62
+# Ticks: the longest that MP4 can say.
+_LONGEST = 2**31 - 1
 _NO_TIMES = "write .y4m, which holds none, and make a film of that"
 # Matroska writes clusters whole: what a killed recording loses.
 _CLUSTER_MS = 2000
@@ -194,6 +197,7 @@ class VideoSink:
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         if tags.sample_aspect_ratio:
             context.sample_aspect_ratio = tags.sample_aspect_ratio
+        context.flags |= Flags.frame_duration  # packets last as long as their frames: MP4 needs it of the last one
         context.thread_type = "AUTO"  # PyAV's own choice, slices, costs quality
         context.thread_count = encoder_threads()
         stream.set_display_matrix(tags.display_matrix)
@@ -233,14 +237,21 @@ class VideoSink:
             )
         picture.time_base = self._time_base
         picture.pts = self._next_pts(frame)
-        picture.duration = frame.duration or 0
+        picture.duration = self._duration(frame)
         return picture
+
+    def _duration(self, frame: Frame) -> int:
+        """How long a player shows it, should it be the last one, in ticks."""
+        ticks = frame.duration or 0
+        return ticks if 0 < ticks <= _LONGEST else self._step(self._time_base)
+
+    def _step(self, time_base: Fraction) -> int:
+        return max(1, round(1 / (self._rate * time_base)))
 
     def _next_pts(self, frame: Frame) -> int:
         pts = frame.pts
         if pts is None:
-            step = round(1 / (self._rate * self._time_base))
-            pts = 0 if self._last_pts is None else self._last_pts + max(1, step)
+            pts = 0 if self._last_pts is None else self._last_pts + self._step(self._time_base)
         if self._last_pts is not None and pts <= self._last_pts:
             # No container can hold two pictures at one time; a tick later loses nothing that can be seen.
             self._warn_once("timestamps that do not increase were moved by one tick")
@@ -264,7 +275,8 @@ class VideoSink:
                 self._tell_shift(packet)
             if self._remuxer is not None:
                 self._remuxer.copy_until(self._output, packet.dts * packet.time_base)
-            packet.duration = packet.duration or 1  # MP4 hides a last picture that lasts for no tick of its clock
+            # Not all encoders say it, and MP4 hides a last picture of no duration.
+            packet.duration = packet.duration or self._step(packet.time_base)
             self._output.mux_one(packet)
 
     def _tell_shift(self, first: Any) -> None:

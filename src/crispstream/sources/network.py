@@ -28,7 +28,7 @@ from crispstream.live.addresses import NETWORK, masked, scheme
 from crispstream.live.protocol import CAPTURED, AccessError, EndOfSource, Timeouts
 from crispstream.sources.hardware import accelerator, give_up
 from crispstream.sources.pacer import Pacer, wait_until
-from crispstream.sources.video import main_video
+from crispstream.sources.video import main_video, next_packet
 from crispstream.tags import VideoTags
 from crispstream.threads import cpu_quota
 
@@ -157,7 +157,7 @@ class NetworkSource:
         failure: InputError | UsageError | None = None
         begin = monotonic()
         try:
-            packet = next(self._packets, None)
+            packet = next_packet(self._packets)
         except av.FFmpegError as error:
             failure = self._failure(error, self._timeouts.read)
         if failure is not None:

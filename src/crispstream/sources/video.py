@@ -9,9 +9,11 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -146,7 +148,7 @@ class VideoSource:
         packets = self._container.demux(self._stream)
         while True:
             try:
-                packet = next(packets, None)
+                packet = next_packet(packets)
             except av.FFmpegError as error:
                 self.warnings.append(f"reading stopped early: {_reason(error)}")
                 try:
@@ -200,6 +202,18 @@ def main_video(streams: tuple[VideoStream, ...]) -> VideoStream | None:
         if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
             return stream
     return None
+
+
+def next_packet(packets: Iterator[Packet[Any]]) -> Packet[Any] | None:
+    """The next packet of a demuxer's run; None after the last.
+
+    Where a stream has turned up in the middle of the file, PyAV, which does not know it, fails with an IndexError once
+    everything else was given out.
+    """
+    try:
+        return next(packets, None)
+    except IndexError:
+        return None
 
 
 def _ends_inside_a_box(path: Path) -> bool:
