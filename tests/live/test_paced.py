@@ -25,7 +25,7 @@ from crispstream.live.protocol import CAPTURED, POLL_SECONDS, EndOfSource, Timeo
 from crispstream.sources import pacer
 from crispstream.sources.paced import PacedSource, StdinSource
 from crispstream.sources.pacer import Pacer
-from crispstream.sources.raw import rawvideo
+from crispstream.sources.raw import RawSource, rawvideo
 from crispstream.sources.video import VideoSource
 
 MS = Fraction(1, 1000)
@@ -34,14 +34,15 @@ MS = Fraction(1, 1000)
 class Film:
     """Grey frames at ``times`` milliseconds."""
 
-    def __init__(self, times: list[int | None]) -> None:
-        self._times = times
+    def __init__(self, times: list[int | None], duration: int | None = 20) -> None:
+        self._times, self._duration = times, duration
         self.warnings: list[str] = []
         self.open = True
 
     def __iter__(self) -> Iterator[Frame | None]:
         for time in self._times:
-            yield Frame((np.zeros((2, 2, 3), np.uint8),), PixelFormat.BGR24, pts=time, time_base=MS, duration=20)
+            planes = (np.zeros((2, 2, 3), np.uint8),)
+            yield Frame(planes, PixelFormat.BGR24, pts=time, time_base=MS, duration=self._duration)
 
     def close(self) -> None:
         self.open = False
@@ -141,6 +142,17 @@ def test_a_loop_begins_again_and_times_go_on() -> None:
     assert not films[-1].open
 
 
+@pytest.mark.parametrize("start", [0, 1400])
+@pytest.mark.parametrize("count", [2, 5, 6])
+def test_a_loop_of_frames_without_durations_keeps_their_step(count: int, start: int) -> None:
+    times = list(range(start, start + 40 * count, 40))
+    source = PacedSource("film", lambda: Film(list(times), duration=None), loop=True)
+    source.open()
+    got = [frame.pts for frame, _ in play(source, 2 * count + 1)]
+    assert got == list(range(start, start + 40 * len(got), 40))
+    source.close()
+
+
 def test_an_empty_film_does_not_loop_for_ever() -> None:
     source = PacedSource("film", lambda: Film([]), loop=True)
     source.open()
@@ -189,6 +201,49 @@ def test_a_video_file_plays_in_real_time(tmp_path: Path) -> None:
     assert monotonic() - begin > 0.7  # 20 steps of 40 ms
     seconds = [frame.seconds for frame in got]
     assert [b - a for a, b in pairwise(seconds)] == [Fraction(1, 25)] * 20
+    source.close()
+
+
+def test_a_fifo_is_waited_for_without_hanging_and_played_from_its_first_byte(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "in.y4m"
+    os.mkfifo(path)
+    source = PacedSource(path.name, lambda: RawSource(path), loop=True)
+    opened = threading.Event()
+    threading.Thread(target=lambda: (source.open(), opened.set()), daemon=True).start()
+    assert opened.wait(30), "it hangs until somebody writes"
+    for _ in range(2):  # with loop, another writer may follow
+        assert source.read() is None and source.read() is None
+        with FileIO(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as writer:
+            writer.write(b"YUV4MPEG2 W4")
+            assert source.read() is None
+            writer.write(b" H2 F25:1\nFRAME\n" + bytes(range(12)))
+            frame = play(source, 1)[0][0]
+            assert frame.planes[0].tobytes() == bytes(range(8))
+            assert source.read() is None
+            writer.write(b"FRAME\n" + bytes(12))
+        assert not play(source, 1)[0][0].planes[0].any()
+    source.close()
+    assert frame.discontinuity and frame.seconds == Fraction(2, 25)
+    told = [record.getMessage() for record in caplog.records if record.name == "crispstream.live"]
+    assert len(told) == 1 and "in.y4m" in told[0] and "waits" in told[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"no film", b"YUV4MPEG2 W4 H0 F25:1\n"])
+def test_nonsense_on_a_fifo_is_final(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "in.y4m"
+    os.mkfifo(path)
+    # Both ends, so that nobody waits for the other one.
+    with FileIO(os.open(path, os.O_RDWR), "wb") as both:
+        source = PacedSource(path.name, lambda: RawSource(path))
+        both.write(data)
+        opened = threading.Event()
+        threading.Thread(target=lambda: (source.open(), opened.set()), daemon=True).start()
+        assert opened.wait(30)
+    with pytest.raises(UsageError, match=r"in\.y4m"):
+        while source.read() is None:
+            pass
     source.close()
 
 

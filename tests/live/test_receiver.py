@@ -4,20 +4,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from media.clips import write_clip
 from stand_ins import Clock, ScriptedSource, hang, lost, picture, wait_for
 
 from crispstream.errors import InputError, UsageError
 from crispstream.frame import Frame
 from crispstream.live import receiver as module
 from crispstream.live.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
+from crispstream.live.places import SourceWishes, source_of
 from crispstream.live.protocol import CAPTURED, AccessError, HangingError, Timeouts
 from crispstream.live.receiver import MOST_STUCK, Receiver
+from crispstream.sources.video import VideoSource
 
 LONG = Timeouts(open=120, read=120)
 """For sources of which none is to count as stuck, however slow the machine is."""
@@ -118,6 +124,63 @@ def test_a_source_that_is_silent_and_says_so_is_not_stuck(clock: Clock) -> None:
     line = Line(iter([picture(1), *silence, picture(2)]), timeouts=Timeouts(open=10, read=5))
     assert line.receiver.ended.wait(60)
     assert len(line.got) == 2 and len(line.made) == 1
+
+
+def test_a_source_that_uses_all_of_its_timeouts_is_not_stuck(clock: Clock) -> None:
+    """Each of these was silent for as long as NetworkSource may be; the supervisor looks at it meanwhile."""
+
+    def silent(seconds: float) -> None:
+        clock.move(seconds)
+        time.sleep(0.3)
+
+    timeouts = Timeouts(open=10, read=5)
+    first, later = timeouts.open + timeouts.read, 2 * timeouts.read
+    steps = [lambda: silent(first), picture(1), lambda: silent(later), picture(2)]
+    made: list[ScriptedSource] = []
+
+    def make() -> ScriptedSource:
+        made.append(ScriptedSource(iter(steps), lambda: silent(timeouts.open)))
+        return made[-1]
+
+    receiver = Receiver("camera", make, lambda frame, at: None, timeouts)
+    receiver.start()
+    assert receiver.ended.wait(60)
+    assert len(made) == 1 and receiver.frames.count == 2
+
+
+@pytest.mark.parametrize("suffix", [".y4m", ".ts", ".mkv", ".mp4"])
+def test_a_fifo_whose_writer_comes_late_loses_nothing(suffix: str, tmp_path: Path, clock: Clock) -> None:
+    film, fifo = tmp_path / f"film{suffix}", tmp_path / f"in{suffix}"
+    if suffix == ".y4m":
+        film.write_bytes(b"YUV4MPEG2 W64 H48 F25:1\n" + b"".join(b"FRAME\n" + bytes([i]) * 64 * 72 for i in range(12)))
+    else:
+        write_clip(film, container={"movflags": "frag_keyframe+empty_moov"} if suffix == ".mp4" else None)
+    assert film.stat().st_size < 65536, "it fits into the pipe"
+    os.mkfifo(fifo)
+    pictures: list[Frame] = []
+    make = source_of(str(fifo), SourceWishes()).make
+    receiver = Receiver(fifo.name, make, lambda frame, at: pictures.append(frame), Timeouts())
+    receiver.start()
+    for _ in range(2):
+        time.sleep(0.3)  # the supervisor looks
+        clock.move(1000)
+    time.sleep(0.3)
+    fifo.write_bytes(film.read_bytes())
+    assert receiver.ended.wait(60)
+    assert receiver.failure is None and (receiver.connections, receiver.reconnects) == (1, 0)
+    whole = list(VideoSource(film))
+    assert len(pictures) == len(whole) == 12
+    for got, expected in zip(pictures, whole, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(got.planes, expected.planes, strict=True))
+
+
+def test_stop_does_not_wait_for_the_writer_of_a_fifo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fifo = tmp_path / "in.y4m"
+    os.mkfifo(fifo)
+    receiver = Receiver(fifo.name, source_of(str(fifo), SourceWishes()).make, lambda frame, at: None, LONG)
+    receiver.start()
+    receiver.stop(30)
+    assert receiver.ended.is_set() and "left behind" not in caplog.text
 
 
 def test_threads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import select
 import signal
 import socket
@@ -27,7 +28,7 @@ from clips import ODD_TIMES, Identity, pattern, read_clip, write_clip
 from crispstream import run
 from crispstream.errors import InputError, UsageError
 from crispstream.frame import ChromaSiting, Frame, PixelFormat, Range, plane_shapes
-from crispstream.sources.raw import RawSource, rawvideo
+from crispstream.sources.raw import RawSource, rawvideo, read_line
 
 HERE = Path(__file__).parent
 # The command line with a deblurrer that changes nothing, so that bytes can be compared.
@@ -327,6 +328,25 @@ def test_raw_files(tmp_path: Path) -> None:
     assert report.frames == 5
     report = run(tmp_path / "out.mp4", tmp_path / "out.y4m", deblurrer=Identity())
     assert (report.encoder, len(read_clip(tmp_path / "out.y4m").pts)) == ("yuv4mpeg", 5)
+
+
+def test_a_descriptor_beyond_the_first_1024_is_read(tmp_path: Path) -> None:
+    """Where many files are open, as in a server, select() fails."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < 2048:
+        pytest.skip("this system lets nobody open so many files")
+    (tmp_path / "in.y4m").write_bytes(b"YUV4MPEG2\nFRAME\n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    try:
+        with (tmp_path / "in.y4m").open("rb") as file:
+            high = fcntl.fcntl(file, fcntl.F_DUPFD, 1024)
+        reading = read_line(high)
+        with pytest.raises(StopIteration) as line:
+            next(reading)
+        os.close(high)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert line.value.value == b"YUV4MPEG2\n"
 
 
 @pytest.mark.parametrize(

@@ -143,13 +143,21 @@ class Receiver:
 
     def _follow(self, connection: _Connection) -> Exception:
         """Wait for its end, and for no longer than a source may be silent; what it ended with."""
+        told = False
         while not connection.done.wait(0.1):
             if self._stop.is_set():
                 break
             silent = monotonic() - connection.heard
-            if silent > GRACE_SECONDS + (self._timeouts.read if connection.frames else self._timeouts.open):
+            # A source looks at the time between two waits, and the last of them may be as long as the read timeout.
+            limit = self._timeouts.read + (self._timeouts.read if connection.frames else self._timeouts.open)
+            if silent <= GRACE_SECONDS + limit:
+                continue
+            if not connection.patient:
                 self._stuck.append(connection)
                 return TimeoutError(f"stuck: nothing for {silent:.1f} s")
+            if not told:
+                told = True
+                _logger.warning("%s: nothing for %.1f s, but it is waited for", self.name, silent)
         return connection.error or TimeoutError("no frame")
 
     def _blocked(self, error: Exception) -> bool:
@@ -180,6 +188,7 @@ class _Connection:
         self._cancelled = False
         self._thread = threading.Thread(target=self._run, name="crispstream-source", daemon=True)
         self.heard = monotonic()
+        self.patient: bool = getattr(source, "patient", False)  # there is no point in a second one beside it
         self.frames = 0
         self._first = 0.0
         self.error: Exception | None = None
@@ -201,6 +210,7 @@ class _Connection:
     def _run(self) -> None:
         try:
             self.source.open()
+            self.heard = monotonic()
             while not self._cancelled:
                 frame = self.source.read()
                 self.heard = monotonic()  # it keeps its own timeouts as long as it comes back from there

@@ -38,6 +38,9 @@ class PacedSource:
     opened again after its last frame, and times go on where they ended; without it EndOfSource is raised there.
     """
 
+    patient = True
+    """Timeouts are not for films: a FIFO may wait for its writer, and a second reader would take from the first."""
+
     def __init__(self, name: str, make: Callable[[], Film], loop: bool = False) -> None:
         self.name, self._make, self._loop = name, make, loop
         self.dropped = self.damaged = 0
@@ -45,8 +48,8 @@ class PacedSource:
         self._frames: Iterator[Frame | None] = iter(())
         self._pacer = Pacer()
         self._held: tuple[Frame, float] | None = None
-        self._begun = False
-        self._shift = self._end = 0
+        self._begun = self._again = False
+        self._shift = self._last = self._end = 0
         self._told: set[str] = set()
 
     def open(self) -> None:
@@ -84,38 +87,41 @@ class PacedSource:
             self._film = None
         self._frames, self._held = iter(()), None
 
-    def _tell(self) -> None:
+    def _tell(self, *more: str) -> None:
         """Log what the film has to say and has not said yet, however often it is played."""
-        for warning in self._film.warnings if self._film is not None else ():
+        for warning in (*more, *(self._film.warnings if self._film is not None else ())):
             if warning not in self._told:
                 self._told.add(warning)
                 _logger.warning("%s: %s", self.name, warning)
 
     def _next(self) -> Frame | None:
-        """The film's next frame, in times that only grow."""
-        again = False
+        """The film's next frame, in times that only grow; None where there is none yet."""
         try:
             frame = next(self._frames)
         except StopIteration:
             if not self._loop or not self._begun:
                 self._tell()
                 raise EndOfSource(f"{self.name} has ended") from None
-            again = True
-            self._shift = self._end
+            self._shift, self._again = self._end, True
             self.close()
             self.open()
-            frame = next(self._frames, None)
+            return None
         except InputError as error:
             raise _final(error) from error
+        if frame is None:
+            if not self._begun:
+                self._tell("waits for its writer")
+            return None
         self._tell()
-        if frame is None or frame.pts is None:
+        if frame.pts is None:
             return frame
-        if not self._begun:
-            self._begun = True
-            if again:
-                self._shift -= frame.pts
+        again = self._again and not self._begun
+        if again:
+            self._shift -= frame.pts
+        self._begun = True
         pts = frame.pts + self._shift
-        self._end = pts + (frame.duration or max(1, pts - self._end))
+        self._end = pts + (frame.duration or max(1, pts - self._last))
+        self._last = pts
         return replace(frame, pts=pts, discontinuity=frame.discontinuity or again)
 
 

@@ -58,41 +58,34 @@ class RawSource:
 
     With ``layout`` the bytes are rawvideo, one frame after the other; without it they are yuv4mpeg, whose first line is
     ``header`` where it was read before. Where nothing comes for a while, iteration gives None. ``warnings`` names an
-    incomplete last frame and what was converted. Raises InputError and UsageError.
+    incomplete last frame and what was converted. ``layout`` and ``rate`` of yuv4mpeg in a FIFO are known with the first
+    frame: iteration waits for its writer. Raises InputError and UsageError.
     """
 
     def __init__(self, path: Path | None, layout: RawLayout | None = None, header: bytes | None = None) -> None:
         self._name = STANDARD_INPUT if path is None else str(path)
         self._own = path is not None
-        self._file = _standard_input() if path is None else os.open(path, os.O_RDONLY)
+        fifo = path is not None and path.is_fifo()
+        # Who waits in open() for the writer of a FIFO cannot be stopped, and once it is there takes what is for others.
+        waiting = os.O_NONBLOCK if fifo else 0
+        self._file = _standard_input() if path is None else os.open(path, os.O_RDONLY | waiting)
         self._raw = layout is not None
         self.total: int | None = None
         self.warnings: list[str] = []
+        self._reformatter = VideoReformatter()
+        self._begun = False
         try:
-            self.layout = layout or self._read_header(header)
+            if layout is not None:
+                self._begin(layout)
+            elif header is not None or not fifo:
+                self._begin(self._parse_header(_all_of(read_line(self._file)) if header is None else header))
         except BaseException:
             self.close()
             raise
-        self.rate = self.layout.rate
-        self._reformatter = VideoReformatter()
-        try:
-            self._rows = _rows(self.layout)
-        except (av.FFmpegError, MemoryError) as error:  # FFmpeg draws the line at some 16000x16000
-            self.close()
-            size = f"{self.layout.width}x{self.layout.height}"
-            raise InputError(
-                f"{self._name} has frames of {size}: too large", "check the size, or scale it down"
-            ) from error
-        self._bytes = sum(rows * row for rows, row in self._rows)
-        if self._own and self._raw:
-            self.total = os.fstat(self._file).st_size // self._bytes
-        change = change_of(self.layout.pixel_format)
-        if change is not None:
-            self.warnings.append(change)
-        if self.layout.interlaced:
-            self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
 
     def __iter__(self) -> Iterator[Frame | None]:
+        if not self._begun:
+            self._begin(self._parse_header((yield from read_line(self._file))))
         number = 1
         while True:
             if not self._raw:
@@ -126,13 +119,26 @@ class RawSource:
             raise InputError(text, "check --size and --pixel-format" if self._raw else "")
         self.warnings.append(f"{text}: left out")
 
-    def _read_header(self, line: bytes | None) -> RawLayout:
-        reading = read_line(self._file)
-        while line is None:
-            try:
-                next(reading)
-            except StopIteration as end:
-                line = end.value
+    def _begin(self, layout: RawLayout) -> None:
+        self.layout, self.rate = layout, layout.rate
+        try:
+            self._rows = _rows(layout)
+        except (av.FFmpegError, MemoryError) as error:  # FFmpeg draws the line at some 16000x16000
+            size = f"{layout.width}x{layout.height}"
+            raise InputError(
+                f"{self._name} has frames of {size}: too large", "check the size, or scale it down"
+            ) from error
+        self._bytes = sum(rows * row for rows, row in self._rows)
+        if self._own and self._raw:
+            self.total = os.fstat(self._file).st_size // self._bytes
+        change = change_of(layout.pixel_format)
+        if change is not None:
+            self.warnings.append(change)
+        if layout.interlaced:
+            self.warnings.append("the video is interlaced; deinterlace it first for a clean result")
+        self._begun = True
+
+    def _parse_header(self, line: bytes) -> RawLayout:
         if not line:
             raise InputError(f"{self._name} is empty")
         if not line.startswith(_MAGIC + b" ") or not line.endswith(b"\n"):
@@ -182,12 +188,24 @@ def read_line(file: int) -> Generator[None, None, bytes]:
     return bytes(line)
 
 
+def _all_of(reading: Generator[None, None, bytes]) -> bytes:
+    """What ``read_line`` comes to, however long it takes."""
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            line: bytes = end.value
+            return line
+
+
 def _fill(file: int, data: Plane) -> Generator[None, None, int]:
     """Read until ``data`` is full or the input ends; how many bytes came."""
     view = data.data
     filled = 0
+    incoming = select.poll()  # not select(), which knows 1024 descriptors
+    incoming.register(file, select.POLLIN)
     while filled < len(view):
-        if not select.select([file], [], [], _TICK)[0]:
+        if not incoming.poll(1000 * _TICK):
             yield None
             continue
         got = os.readv(file, [view[filled:]])

@@ -221,6 +221,8 @@ def _ends_inside_a_box(path: Path) -> bool:
 
     Fragments tell no total, so that nothing else shows the loss where the cut fell into another stream's samples.
     """
+    if not path.is_file():  # a pipe has been read, and its length is not known
+        return False
     size = path.stat().st_size
     start = 0
     with path.open("rb") as file:
