@@ -87,7 +87,13 @@ def test_targets_that_cannot_be_written(target: str) -> None:
 
 @pytest.mark.parametrize(
     ("source", "error"),
-    [("", UsageError), ("foo://bar", UsageError), ("a" * 300, InputError), (".", InputError), ("words.txt", InputError)],
+    [
+        ("", UsageError),
+        ("foo://bar", UsageError),
+        ("a" * 300, InputError),
+        (".", InputError),
+        ("words.txt", InputError),
+    ],
 )
 def test_wrong_sources(source: str, error: type[Exception]) -> None:
     Path("words.txt").write_text("no film")
