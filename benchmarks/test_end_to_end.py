@@ -25,7 +25,7 @@ from crispstream.sources.video import VideoSource
 from crispstream.threads import cpu_quota
 
 FILM_FRAMES = {"640x360": 60, "1280x720": 24}
-ROUNDS = 3
+ROUNDS = 7
 
 precisions = pytest.mark.parametrize("precision", ["fp32", "int8"])
 
