@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
-# Shells and nohup start what runs in the background deaf to Ctrl-C and to hanging up, which tests do here and in processes of theirs.
+# Shells and nohup start what runs in the background deaf to Ctrl-C and hanging up. Tests do both, here and in processes
+# of theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
