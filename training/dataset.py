@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.color import linear_light, random_gammas, to_light, to_srgb
 from training.synthesis import Batch, synthesise
 
 Picture = npt.NDArray[np.uint8]
@@ -122,7 +123,7 @@ class PhotoSet:
 
 
 class HighSpeedSet:
-    """Real blur: means of consecutive 240 fps frames in linear light; the target is the frame in the middle."""
+    """Real blur: means of consecutive 240 fps frames; the target is the frame in the middle."""
 
     def __init__(self, folder: Path) -> None:
         self.frames = sorted(folder.glob("*.jpg"))
@@ -136,17 +137,18 @@ class HighSpeedSet:
         return self._cache[index]
 
     def batch(self, count: int, size: int, seed: int, device: torch.device) -> Batch:
-        """``count`` crops, each a mean of 5 to 15 frames or, one in eight, a frame as it is: what is sharp enough for
-        a camera must stay. Labels of mask and gate are unknown."""
+        """``count`` crops, each a mean of 5 to 15 frames, half in linear light, half by other camera curves, or, one in
+        eight, a frame as it is: what is sharp enough for a camera must stay. Labels of mask and gate are unknown."""
         rng = np.random.default_rng(seed)
+        gammas = random_gammas(count, torch.Generator().manual_seed(seed)).flatten().tolist()
         blurry, sharp = [], []
-        for _ in range(count):
+        for gamma in gammas:
             half = int(rng.integers(2, 8)) if rng.random() < 7 / 8 else 0
             middle = int(rng.integers(half, len(self.frames) - half))
             frame = self._load(middle)
             window = _busiest_window(frame, size, rng)
             cuts = [self._load(i)[window] for i in range(middle - half, middle + half + 1)]
-            mean = average_exposure(cuts)
+            mean = average_exposure(cuts, gamma)
             target = frame[window]
             if rng.random() < 0.5:
                 mean, target = mean[:, ::-1], target[:, ::-1]
@@ -177,13 +179,12 @@ def _busiest_window(frame: Picture, size: int, rng: np.random.Generator) -> tupl
     return window
 
 
-def average_exposure(frames: list[Picture]) -> Picture:
-    """Mean of equal (H, W, 3) sRGB frames in linear light, back as 8-bit codes."""
-    codes = np.arange(256) / 255
-    curve = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4).astype(np.float32)
-    mean = np.mean([curve[f] for f in frames], axis=0)
-    srgb = np.where(mean <= 0.0031308, mean * 12.92, 1.055 * np.maximum(mean, 0.0031308) ** (1 / 2.4) - 0.055)
-    return np.asarray(np.round(srgb * 255), np.uint8)
+def average_exposure(frames: list[Picture], gamma: float = 0.0) -> Picture:
+    """Mean of equal (H, W, 3) sRGB frames as 8-bit codes: in linear light, or of the codes to the power ``gamma``."""
+    power = torch.tensor(gamma)
+    curve = to_light(torch.arange(256) / 255, power).numpy()
+    mean = torch.from_numpy(np.mean([curve[f] for f in frames], axis=0))
+    return np.asarray((to_srgb(linear_light(mean, power)) * 255).round().numpy(), np.uint8)
 
 
 def _to_tensor(pictures: Picture, device: torch.device) -> Tensor:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blurry/sharp pairs from sharp photographs: camera and person move differently, light adds linearly.
 
-The exposure is the mean over N sub-frames of ``alpha_t F_t + (1 - alpha_t) G_t`` in linear light (F the person layer
-with its moving alpha, G the background, filled in behind the person); the target is the mid-exposure sub-frame.
+The exposure is the mean over N sub-frames of ``alpha_t F_t + (1 - alpha_t) G_t`` in linear light or in what another
+camera curve adds up (F the person layer with its moving alpha, G the background, filled in behind the person); the
+target is the mid-exposure sub-frame.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.camera import degrade
-from training.color import to_linear, to_srgb
+from training.color import linear_light, random_gammas, to_light, to_srgb
 from training.motion import random_affine
 
 AGREE, DIFFER = 2 / 255, 8 / 255
@@ -33,6 +34,10 @@ STILL_SHARE = 0.12
 SHORTEST = 0.15
 """Shortest blur of what moves, as a share of the longest. Slight blur teaches little: a network that sees much of it
 learns to sharpen a little everywhere, and nothing about direction."""
+
+FILM_SHARE = 0.33
+FEWEST, MOST = 7, 13
+"""Share of batches whose exposures are of few sub-frames, and how many: so a film's frames, averaged, show copies."""
 
 MARGIN = 2
 """Pixels by which the person layer is larger than its mask."""
@@ -86,15 +91,15 @@ def grow(alpha: Tensor) -> Tensor:
     return F.max_pool2d(alpha, 2 * MARGIN + 1, 1, MARGIN)
 
 
-def expose(linear: Tensor, alpha: Tensor, camera: Tensor, person: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mean exposure (N, 3, size, size) in linear light and the averaged alpha (N, 1, size, size).
+def expose(light: Tensor, alpha: Tensor, camera: Tensor, person: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mean exposure (N, 3, size, size) of light and the averaged alpha (N, 1, size, size).
 
-    ``linear`` (N, 3, H, W) the sharp frame, ``alpha`` (N, 1, H, W) of its person layer, ``camera`` and ``person``
-    (N, T, 2, 3) maps of the background and of the person. Where nothing moves the centre of ``linear`` comes back.
+    ``light`` (N, 3, H, W) of the sharp frame, ``alpha`` (N, 1, H, W) of its person layer, ``camera`` and ``person``
+    (N, T, 2, 3) maps of the background and of the person. Where nothing moves the centre of ``light`` comes back.
     """
-    behind = fill_behind(linear, 1 - alpha)
-    layer = torch.cat((linear * alpha, alpha), 1)
-    total = torch.zeros(*linear.shape[:1], 4, size, size, device=linear.device)
+    behind = fill_behind(light, 1 - alpha)
+    layer = torch.cat((light * alpha, alpha), 1)
+    total = torch.zeros(*light.shape[:1], 4, size, size, device=light.device)
     for t in range(camera.shape[1]):
         front = warp(layer, person[:, t], size)
         back = warp(behind, camera[:, t], size)
@@ -109,6 +114,13 @@ def _extents(count: int, longest: float, generator: torch.Generator) -> tuple[Te
     still = torch.rand(2, count, generator=generator) < STILL_SHARE
     length = torch.where(still, torch.zeros_like(length), length)
     return length[0], length[1]
+
+
+def _sub_frames(longest: float, generator: torch.Generator) -> int:
+    # Odd, so that the one in the middle is the sharp frame. Less than two pixels apart unless it is a film's.
+    smooth = 2 * int(min(max(longest * 0.6, 2), 20)) + 1
+    few = 2 * int(torch.randint(FEWEST // 2, MOST // 2 + 1, (1,), generator=generator)) + 1
+    return min(few, smooth) if torch.rand(1, generator=generator) < FILM_SHARE else smooth
 
 
 def gate_label(blurred: Tensor, sharp: Tensor) -> Tensor:
@@ -139,7 +151,7 @@ def synthesise(
     """
     generator = torch.Generator().manual_seed(seed)
     count, device = photo.shape[0], photo.device
-    times = 2 * int(min(max(longest * 0.6, 2), 20)) + 1
+    times = _sub_frames(longest, generator)
     background, person = _extents(count, longest, generator)
     camera_maps = random_affine(count, times, background, size, generator)
     person_maps = random_affine(count, times, person, size, generator)
@@ -153,14 +165,16 @@ def synthesise(
     alpha = torch.where(flat, torch.zeros_like(alpha), alpha)
     mask_known = mask_known | flat.flatten()
 
-    linear = to_linear(photo)
+    gamma = random_gammas(count, generator).to(device)
+    light = to_light(photo, gamma)
     boost = torch.rand(count, 1, 1, 1, generator=generator).to(device) * 2
     # Only what is clipped in the photograph may have been brighter: the sharp picture looks the same as before.
-    highlight = ((linear.amax(1, keepdim=True) - 0.97) / 0.03).clamp(0, 1)
-    linear = linear * (1 + boost * highlight)
+    highlight = ((light.amax(1, keepdim=True) - 0.97) / 0.03).clamp(0, 1)
+    light = light * (1 + boost * highlight)
 
-    mean, soft = expose(linear, grow(alpha), camera_maps.to(device), person_maps.to(device), size)
-    sharp = to_srgb(_centre(linear, size))
+    mean, soft = expose(light, grow(alpha), camera_maps.to(device), person_maps.to(device), size)
+    mean = linear_light(mean, gamma)
+    sharp = to_srgb(linear_light(_centre(light, size), gamma))
     blurry = degrade(mean, generator)
 
     gate = gate_label(to_srgb(mean), sharp)

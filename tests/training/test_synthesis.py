@@ -9,8 +9,19 @@ import torch
 
 from crispstream import blur
 from training.camera import jpeg
+from training.color import linear_light, random_gammas, to_light, to_linear
 from training.motion import random_affine
-from training.synthesis import AGREE, DIFFER, FLAT_SHARE, expose, flat_pictures, gate_label, grow, synthesise
+from training.synthesis import (
+    AGREE,
+    DIFFER,
+    FLAT_SHARE,
+    _sub_frames,
+    expose,
+    flat_pictures,
+    gate_label,
+    grow,
+    synthesise,
+)
 
 
 def _picture(size: int, seed: int = 0) -> torch.Tensor:
@@ -147,3 +158,25 @@ def test_no_outline_stays_behind_a_person_who_moves() -> None:
     assert float(naive[rim].mean()) > 0.6, "a rim that never moves"
     assert float(blurred[rim].mean()) < 0.62
     assert float(naive[rim].mean() - blurred[rim].mean()) > 0.05
+
+
+def test_half_of_the_cameras_have_another_curve() -> None:
+    gammas = random_gammas(4000, torch.Generator().manual_seed(0))
+    assert abs(float((gammas == 0).float().mean()) - 0.5) < 0.03
+    assert abs(float((gammas == 1).float().mean()) - 0.25) < 0.03
+    assert float(gammas.max()) < 2.4
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 1.8])
+def test_a_camera_curve_leaves_codes_as_they_are(gamma: float) -> None:
+    codes, curve = torch.linspace(0, 1, 256), torch.tensor(gamma)
+    torch.testing.assert_close(linear_light(to_light(codes, curve), curve), to_linear(codes), atol=1e-6, rtol=1e-5)
+    bright = linear_light(torch.tensor([1.5, 2.0]), curve)
+    assert float(bright[0]) > 1 and float(bright[1]) > float(bright[0])
+
+
+def test_a_third_of_the_exposures_shows_copies_as_averaged_films_do() -> None:
+    drawn = [_sub_frames(30.0, torch.Generator().manual_seed(seed)) for seed in range(300)]
+    few = [times for times in drawn if times != 37]
+    assert 60 < len(few) < 140 and set(few) == {7, 9, 11, 13}
+    assert all(_sub_frames(2.5, torch.Generator().manual_seed(seed)) == 5 for seed in range(20))

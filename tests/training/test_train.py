@@ -141,7 +141,9 @@ def test_high_speed_frames_blur_and_have_no_labels(data: Path) -> None:
     assert float((batch.blurry - batch.sharp).square().mean()) > 1e-4
 
 
-def test_average_exposure_adds_light_not_codes() -> None:
+def test_average_exposure_adds_light_by_the_camera_curve() -> None:
     black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
     assert average_exposure([black, white])[0, 0, 0] == 188  # half the light, IEC 61966-2-1
-    assert np.array_equal(average_exposure([white, white]), white)
+    assert average_exposure([black, white], 1.0)[0, 0, 0] == 128  # half the code: a film's frames, averaged
+    for gamma in (0.0, 1.0, 1.7):
+        assert np.array_equal(average_exposure([white, white], gamma), white)
