@@ -17,6 +17,7 @@ NAMES = {"fp32": "FP32", "int8": "INT8"}
 SETS = {
     "real_pairs": "real pairs",
     "averaged_240fps": "240 fps averaged",
+    "averaged_codes": "240 fps, codes averaged",
     "davis": "film of a dancer",
     "photographs": "photographs",
 }

@@ -22,7 +22,8 @@ MEANT_FOR = {
 }
 SETS = {
     "real_pairs": "real pairs: means of 8 to 10 frames at 240 fps",
-    "averaged_240fps": "means of 7 to 13 frames at 240 fps",
+    "averaged_240fps": "means of 7 to 13 frames at 240 fps, in linear light",
+    "averaged_codes": "the same of their codes, as other films are averaged",
     "davis": "film of a dancer, blurred by us, 4 to 16 pixels",
     "photographs": "validation photographs, blurred by us, noise and compression included",
 }

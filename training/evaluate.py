@@ -28,7 +28,15 @@ from crispstream.model.weights import load_network
 from training.dataset import Picture
 from training.measures import Score, align, change_error, quality, region, summary, temporal_summary
 from training.sheets import write_sheet
-from training.testsets import Sample, averaged_clip, averaged_pairs, davis_samples, photo_samples, read_pairs
+from training.testsets import (
+    Sample,
+    averaged_clip,
+    averaged_codes,
+    averaged_pairs,
+    davis_samples,
+    photo_samples,
+    read_pairs,
+)
 
 BORDER = 10
 MOST_ALIKE = 90.0
@@ -118,6 +126,7 @@ def evaluate(
     sets = {
         "real_pairs": (pairs, read_pairs, True),
         "averaged_240fps": (frames, averaged_pairs, True),
+        "averaged_codes": (frames, averaged_codes, True),
         "photographs": (photos, photo_samples, False),
         "davis": (davis, davis_samples, False),
     }

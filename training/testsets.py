@@ -50,11 +50,17 @@ def read_pairs(folder: Path) -> Iterator[Sample]:
         yield Sample(name, read_rgb(path), read_rgb(folder / f"{name}_sharp.webp"), person)
 
 
-def averaged_pairs(folder: Path, every: int = 12) -> Iterator[Sample]:
-    """Means of 7, 9, 11, 13 consecutive 240 fps frames (``*.jpg``) with the middle frame, every ``every`` frames."""
+def averaged_pairs(folder: Path, every: int = 12, gamma: float = 0.0) -> Iterator[Sample]:
+    """Means of 7, 9, 11, 13 consecutive 240 fps frames (``*.jpg``) with the middle frame, every ``every`` frames: in
+    linear light, or of the codes to the power ``gamma``."""
     frames = _read_frames(folder)
     for index, middle in enumerate(range(6, len(frames) - 6, every)):
-        yield _average(frames, middle, WINDOWS[index % 4])
+        yield _average(frames, middle, WINDOWS[index % 4], gamma)
+
+
+def averaged_codes(folder: Path) -> Iterator[Sample]:
+    """``averaged_pairs`` of the codes themselves, as a film's frames are averaged."""
+    return averaged_pairs(folder, gamma=1.0)
 
 
 def averaged_clip(folder: Path, window: int, step: int) -> Iterator[Sample]:
@@ -122,6 +128,6 @@ def _read_frames(folder: Path) -> list[Path]:
     return frames
 
 
-def _average(frames: list[Path], middle: int, window: int) -> Sample:
+def _average(frames: list[Path], middle: int, window: int, gamma: float = 0.0) -> Sample:
     pictures = [read_rgb(f) for f in frames[middle - window // 2 : middle + window // 2 + 1]]
-    return Sample(f"{frames[middle].stem}-{window}", average_exposure(pictures), pictures[window // 2])
+    return Sample(f"{frames[middle].stem}-{window}", average_exposure(pictures, gamma), pictures[window // 2])

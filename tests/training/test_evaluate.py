@@ -179,12 +179,13 @@ def test_the_command_prints_every_set_and_writes_sheets(
     monkeypatch.setattr(sys, "argv", [str(a) for a in (*arguments, *options)])
     command.main()
     figures = json.loads(capsys.readouterr().out)
-    assert list(figures) == ["real_pairs", "averaged_240fps", "davis", "temporal_240fps"]
+    assert list(figures) == ["real_pairs", "averaged_240fps", "averaged_codes", "davis", "temporal_240fps"]
     assert figures["real_pairs"]["pictures"] == 2 and 0 <= figures["real_pairs"]["mask_iou"] <= 1
     assert figures["temporal_240fps"]["changes"] == 2 + 2 + 1 + 1
     sheets = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.jpg"))
-    assert sheets[:3] == ["averaged_240fps/006-7.jpg", "averaged_240fps/018-9.jpg", "davis/disc-00000.jpg"]
-    assert sheets[4:] == ["real_pairs/0.jpg", "real_pairs/1.jpg"]
+    assert sheets[:2] == ["averaged_240fps/006-7.jpg", "averaged_240fps/018-9.jpg"]
+    assert sheets[2:5] == ["averaged_codes/006-7.jpg", "averaged_codes/018-9.jpg", "davis/disc-00000.jpg"]
+    assert sheets[6:] == ["real_pairs/0.jpg", "real_pairs/1.jpg"]
     with Image.open(tmp_path / "real_pairs/1.jpg") as sheet:
         assert sheet.width == 4 * 160 + 3 * 8
 
