@@ -198,7 +198,7 @@ def test_a_stream_that_turns_up_late(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "50 [] []\n", done.stderr
+    assert done.stdout == "50 [] ['a stream that turns up in the middle of the file']\n", done.stderr
     result = read_clip(tmp_path / "out.mkv")
     assert len(result.pts) == 50
     assert [data for *_, data in result.packets[1]] == [data for *_, data in source.packets[1]]

@@ -65,4 +65,4 @@ def test_two_sinks_of_one_name() -> None:
     status = StubSession().status()
     status["sinks"] *= 2
     values = parsed(exposition(status, 0, 0, 0))
-    assert len([name for name in values if name.startswith("crispstream_sink_frames_total")]) == 2
+    assert len([name for name in values if name.startswith("crispstream_sink_frames{")]) == 2

@@ -48,7 +48,12 @@ def exposition(status: Mapping[str, Any], viewers: int, encoded: int, dropped: i
         ("non_finite_values_total", "counter", "Values of the network that were dropped.", _one(status["non_finite"])),
         ("area_ratio", "gauge", "Part of the last frame, 0 to 1.", _by("kind", status["shares"])),
         ("sink_up", "gauge", "1 while the sink takes frames.", [_up(sink, "open", **labels) for labels, sink in named]),
-        ("sink_frames_total", "counter", "Frames that the sink took.", [(n, s["frames"]) for n, s in named]),
+        (
+            "sink_frames",
+            "gauge",
+            "Frames in the sink; a film that is lost takes its own away.",
+            [(n, s["frames"]) for n, s in named],
+        ),
         (
             "sink_dropped_frames_total",
             "counter",

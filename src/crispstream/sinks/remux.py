@@ -184,6 +184,7 @@ class Remuxer:
         try:
             return next(self._packets, None)
         except IndexError:  # how PyAV ends where a stream has turned up in the middle of the file
+            self.skipped.append("a stream that turns up in the middle of the file")
             return None
         except av.FFmpegError as error:
             self.skipped.append(f"other streams: reading stopped early ({error.strerror})")
