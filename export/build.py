@@ -41,7 +41,7 @@ def build(
     """
     load_network(size, weights)  # whole, finite and of this preset
     stored = read_weights(weights)
-    models = {part: build_graph(size, stored, part, WEIGHTS_FILE) for part in manifest.GRAPHS}
+    models = {part: build_graph(size, stored, part, WEIGHTS_FILE) for part in manifest.graph_names(size)}
     if precision == "float16":
         for model in models.values():
             to_half(model)

@@ -67,12 +67,13 @@ def build_graph(
 
 
 class _Factors(nn.Module):
-    """A branch up to what its finest features are multiplied by; parameters are called as in the branch."""
+    """A branch up to what its finest features are multiplied by; parameters are called as in the branch.
+
+    Only of a preset that ``ends_in_product``.
+    """
 
     def __init__(self, branch: Branch) -> None:
         super().__init__()
-        if len(branch.blocks0):
-            raise EngineError("a branch with blocks at the finest scale does not end in a product and a convolution")
         self.blocks2, self.up1, self.blocks1, self.up0 = branch.blocks2, branch.up1, branch.blocks1, branch.up0
 
     def forward(self, f1: Tensor, f2: Tensor) -> Tensor:

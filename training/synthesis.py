@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.camera import degrade
-from training.color import linear_light, random_gammas, to_light, to_srgb
+from training.color import linear_light, random_gammas, to_light, to_linear, to_srgb
 from training.motion import random_affine
 
 AGREE, DIFFER = 2 / 255, 8 / 255
@@ -169,7 +169,7 @@ def synthesise(
     light = to_light(photo, gamma)
     boost = torch.rand(count, 1, 1, 1, generator=generator).to(device) * 2
     # Only what is clipped in the photograph may have been brighter: the sharp picture looks the same as before.
-    highlight = ((light.amax(1, keepdim=True) - 0.97) / 0.03).clamp(0, 1)
+    highlight = ((to_linear(photo).amax(1, keepdim=True) - 0.97) / 0.03).clamp(0, 1)
     light = light * (1 + boost * highlight)
 
     mean, soft = expose(light, grow(alpha), camera_maps.to(device), person_maps.to(device), size)

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from crispstream.errors import EngineError, OutputError
-from crispstream.model.presets import PRESETS, preset
+from crispstream.model.presets import PRESETS, Preset, preset
 from crispstream.model.receptive import receptive_radius
 
 SCHEMA = 2
 FILE_NAME = "manifest.json"
 PARTS = ("encoder", "foreground", "background")
 FACTORS = {"foreground": "foreground_factors", "background": "background_factors"}
-"""Graphs of the branches without their last step, which ``kernels.bindings.residual`` takes on the CPU."""
-GRAPHS = (*PARTS, *FACTORS.values())
+"""Graphs of the branches without their last step, which ``kernels.bindings.residual`` takes on the CPU. Presets with
+blocks between the product and the last convolution have none."""
 DTYPES = ("float32", "float16")
 NO_FIELD = (KeyError, TypeError, ValueError, OverflowError)
 """What reading the fields of a JSON file raises where one is not what it should be."""
@@ -81,7 +81,7 @@ class Manifest:
     parity: dict[str, Any]
 
     def path(self, graph: str) -> Path:
-        """The file of one of GRAPHS."""
+        """The file of one of ``graph_names``."""
         return self.folder / self.graphs[graph].file
 
     @property
@@ -127,6 +127,11 @@ class Manifest:
 def sha256(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def graph_names(size: Preset) -> tuple[str, ...]:
+    """The graphs that an engine folder of a preset holds."""
+    return (*PARTS, *FACTORS.values()) if size.ends_in_product else PARTS
 
 
 def available_presets() -> list[str]:
@@ -247,7 +252,7 @@ def _manifest(folder: Path, fields: dict[str, Any]) -> Manifest:
     return Manifest(
         folder=folder,
         preset=fields["preset"],
-        graphs={name: file_field(one(name, dict, graphs)) for name in GRAPHS},
+        graphs={name: file_field(one(name, dict, graphs)) for name in graph_names(PRESETS[fields["preset"]])},
         weights=file_field(one("weights", dict)),
         tensors=tensors,
         **numbers,

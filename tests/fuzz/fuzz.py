@@ -31,7 +31,7 @@ from workers import attempt
 
 import crispstream.engine.int8  # noqa: F401  loaded before the forks, like all that a run needs
 from crispstream.cli import quiet_libraries
-from crispstream.manifest import GRAPHS
+from crispstream.manifest import FACTORS, PARTS
 
 SECONDS = 40.0
 """How long one case may take; tiny films take 0.1 s."""
@@ -41,7 +41,7 @@ WEIGHTS = {"film": 54, "picture": 20, "note": 14, "text": 4, "clock": 8}
 PARTS_OF_NOTES = ("engine/manifest.json", "plan.json", "int8.json", "job/.crispstream-job.jsonl")
 KNOWN_NOISE = re.compile(r"^\w+(\.tif)?: .*\n", re.M)
 """Such lines libtiff writes to standard error by itself ("TIFFReadDirectory: ..."), and Pillow does not stop it."""
-BLOBS = ("weights.safetensors", *(f"{name}.onnx" for name in GRAPHS))
+BLOBS = ("weights.safetensors", *(f"{name}.onnx" for name in (*PARTS, *FACTORS.values())))
 
 
 class Fuzzer:

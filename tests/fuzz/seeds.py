@@ -103,7 +103,7 @@ def notes(folder: Path) -> None:
     engine = folder / "engine"
     engine.mkdir()
     shipped = manifest.load("nano")
-    for path in (shipped.folder / manifest.FILE_NAME, shipped.weights_path, *map(shipped.path, manifest.GRAPHS)):
+    for path in (shipped.folder / manifest.FILE_NAME, shipped.weights_path, *map(shipped.path, shipped.graphs)):
         shutil.copy(path, engine)
     made = manifest.load(engine)
     blobs = {part: b"plan of " + part.encode() for part in manifest.PARTS}

@@ -132,7 +132,7 @@ def engine(tmp_path: Path) -> Callable[[str, bytes], Path]:
         shipped = manifest.load("nano")
         folder = tmp_path / "engine"
         folder.mkdir()
-        for path in (shipped.weights_path, *map(shipped.path, manifest.GRAPHS)):
+        for path in (shipped.weights_path, *map(shipped.path, shipped.graphs)):
             shutil.copy(path, folder)
         fields = json.loads((shipped.folder / manifest.FILE_NAME).read_text())
         (folder / fields["graphs"][part]["file"]).write_bytes(graph)

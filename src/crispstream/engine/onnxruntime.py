@@ -124,8 +124,8 @@ class _Size(NamedTuple):
 class OnnxRuntimeEngine:
     """``threads``: None takes the CPU quota. The graphs of the last size stay open, so that its sessions share them.
 
-    In FP32 the last step of a branch, a product and a convolution to few channels, is our own kernel: in nano two
-    fifths of a branch's arithmetic, for which ONNX Runtime pads the channels and writes and reads the product.
+    In FP32 the last step of a branch is our own kernel where it is a product and a convolution to few channels: in nano
+    two fifths of a branch's arithmetic, for which ONNX Runtime pads the channels and writes and reads the product.
     """
 
     name = "onnxruntime"
@@ -157,7 +157,7 @@ class OnnxRuntimeEngine:
             return {}
         channels, outputs = tensors["features0"].shape[1], tensors["residual"].shape[1]
         steps = {}
-        for part in FACTORS:
+        for part in (part for part, graph in FACTORS.items() if graph in self.manifest.graphs):
             weight, bias = (self._weights.pop(f"{part}.out.{name}", None) for name in ("weight", "bias"))
             if weight is None or bias is None or (*weight.shape, *bias.shape) != (outputs, channels, 3, 3, outputs):
                 message = f"{self.manifest.weights_path} has no {part}.out of {channels} to {outputs} channels"

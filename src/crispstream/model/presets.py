@@ -34,6 +34,11 @@ class Preset:
         return 3 * self.pack**2
 
     @property
+    def ends_in_product(self) -> bool:
+        """Whether a branch's last step is the product of modulation and one convolution, with no blocks between."""
+        return not self.branch_blocks[0]
+
+    @property
     def map_stride(self) -> int:
         """Pixels per cell of the head's map (the third scale)."""
         return 4 * self.pack
@@ -69,7 +74,7 @@ PRESETS = {
     p.name: p
     for p in (
         Preset("nano", 2, (32, 48, 64), (0, 0, 0), (48, 2), (0, 0, 1), 8_000),
-        Preset("small", 2, (48, 64, 96), (0, 0, 0), (96, 3), (0, 1, 1), 25_000),
+        Preset("small", 2, (32, 48, 64), (1, 0, 0), (48, 2), (1, 0, 1), 25_000),
         Preset("base", 2, (64, 96, 128), (0, 0, 1), (128, 3), (0, 1, 2), 65_000),
     )
 }

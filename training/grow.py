@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start a deeper preset where a trained one stands: ``python -m training.grow --first nano --preset small --data DIR``.
+
+Blocks that the trained network lacks begin as the identity, so that the larger one computes the same at first (Net2Net,
+Chen et al., ICLR 2016) and only has to learn what its depth adds. ``training.train --run`` takes it up from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from crispstream import manifest
+from crispstream.errors import CrispStreamError, UsageError
+from crispstream.model.network import HumanAwareNet, ResidualBlock
+from crispstream.model.presets import PRESETS, Preset, preset
+from crispstream.model.weights import load_network
+from training import checkpoint
+from training.dataset import PhotoSet, read_manifest
+from training.normalised import Normalised, normalised
+from training.optimizer import MuonAdam
+
+STRIDE = 0.8
+"""Root mean square of trained weights before their normalisation, which sets how far a step turns them."""
+
+PICTURES, SIZE, LONGEST = 32, 192, 24.0
+"""Synthesised pictures, their side and their longest blur, that the normalisation is measured on."""
+
+
+def grown(trained: HumanAwareNet, size: Preset) -> HumanAwareNet:
+    """A bare network of ``size`` that computes what ``trained`` does; new blocks end in zeros.
+
+    Raises UsageError where ``size`` differs in more than blocks that are added.
+    """
+    net = HumanAwareNet(size).eval()
+    for module in net.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.second.weight)
+    values, known = net.state_dict(), trained.state_dict()
+    if any(name not in values or values[name].shape != value.shape for name, value in known.items()):
+        hint = "widths must be the same, and no scale may have fewer blocks"
+        raise UsageError(f"'{size.name}' is not '{trained.preset.name}' with more blocks", hint)
+    net.load_state_dict(values | known)
+    return net
+
+
+@torch.no_grad()
+def trainable(net: HumanAwareNet, pictures: Tensor) -> HumanAwareNet:
+    """``net`` with the normalisations that ``training.normalised`` folded away; computes the same in evaluation mode.
+
+    They get the mean and deviation that each channel has on ``pictures`` (N, 3, H, W). Blocks that are still the
+    identity get those of a fresh network, but for the factor zero that they end in.
+    """
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def watch(name: str, conv: nn.Conv2d) -> RemovableHandle:
+        def see(_: nn.Module, __: object, output: Tensor) -> None:
+            seen[name] = output.mean((0, 2, 3)), output.var((0, 2, 3), unbiased=False)
+
+        return conv.register_forward_hook(see)
+
+    hooks = [watch(name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+    net(pictures)
+    for hook in hooks:
+        hook.remove()
+
+    fresh = {f"{name}.{part}" for name, m in net.named_modules() if _idle(m) for part in ("first", "second")}
+    normalised(net).eval()
+    for name, module in net.named_modules():
+        if isinstance(module, Normalised) and name not in fresh:
+            _settle(module, *seen[name])
+        elif isinstance(module, ResidualBlock) and f"{name}.second" in fresh:
+            assert isinstance(module.second, Normalised)
+            nn.init.kaiming_normal_(module.second.conv.weight, nonlinearity="relu")
+            nn.init.zeros_(module.second.norm.weight)
+    return net
+
+
+def _idle(module: nn.Module) -> bool:
+    return isinstance(module, ResidualBlock) and not bool(module.second.weight.any())
+
+
+def _settle(module: Normalised, mean: Tensor, variance: Tensor) -> None:
+    conv, norm = module.conv, module.norm
+    assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
+    norm.weight.copy_((variance + norm.eps).sqrt())
+    norm.bias.copy_(mean)
+    # Each channel by itself: its normalisation undoes it.
+    factor = STRIDE / conv.weight.square().mean((1, 2, 3)).sqrt().clamp(min=1e-6)
+    conv.weight.mul_(factor[:, None, None, None])
+    conv.bias.mul_(factor)
+    norm.running_mean.copy_(mean * factor)
+    # The deviation that is divided by is that of the weight above, times the factor: exactly the same function.
+    norm.running_var.copy_((variance + norm.eps) * factor.square() - norm.eps)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", choices=list(PRESETS), required=True, help="preset whose weights are there")
+    parser.add_argument("--weights", type=Path, help="its weights (default: those of the installed engine)")
+    parser.add_argument("--preset", choices=list(PRESETS), required=True, help="preset to start")
+    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="folder with manifest.csv (runs/data)")
+    parser.add_argument("--run", type=Path, help="folder for the checkpoint (default: runs/PRESET)")
+    parser.add_argument("--step", type=int, default=0, help="of the schedule of training.train to go on at (0)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    try:
+        weights = arguments.weights or manifest.load(arguments.first).weights_path
+        photos = PhotoSet(read_manifest(arguments.data, "train"))
+        pictures = photos.batch(PICTURES, SIZE, LONGEST, arguments.seed, torch.device("cpu")).blurry
+        net = trainable(grown(load_network(preset(arguments.first), weights), preset(arguments.preset)), pictures)
+    except CrispStreamError as error:
+        sys.exit(f"error: {error}\n{error.hint}")
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}\npack photographs with python -m training.pack, or name them with --data")
+    folder = (arguments.run or Path("runs") / arguments.preset) / "checkpoint"
+    average = {name: value.clone() for name, value in net.state_dict().items()}
+    progress = checkpoint.Progress(arguments.preset, arguments.step, arguments.step)
+    checkpoint.save(folder, progress, net, average, MuonAdam(net, 0.0))
+    print(folder)
+
+
+if __name__ == "__main__":
+    main()
