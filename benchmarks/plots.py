@@ -22,8 +22,6 @@ SETS = {
     "photographs": "photographs",
 }
 """Of a manifest's quality figures."""
-NOT_SHIPPED = {"small": {"real_pairs": 0.72}}
-"""Gains in dB of trainings whose weights are not shipped: docs/ablations.md."""
 
 
 def _engine_seconds(run: Run, preset: str, precision: str) -> dict[str, float]:
@@ -99,17 +97,14 @@ def quality() -> Chart:
     """Gain in PSNR of the presets against what they cost."""
     cost = {name: sum(found.macs_per_pixel().values()) / 1000 for name, found in PRESETS.items()}
     gains = {name: {key: one["gain"] for key, one in _quality(name).items()} for name in available_presets()}
-    points = {
-        key: [(cost[name], found[key]) for name, found in {**NOT_SHIPPED, **gains}.items() if key in found]
-        for key in SETS
-    }
+    points = {key: [(cost[name], found[key]) for name, found in gains.items() if key in found] for key in SETS}
     highest = max(gain for line in points.values() for _, gain in line)
     title = "Gain in PSNR over the blurred frame, against what a pixel costs"
     chart = Chart(
         title, "thousand multiply-accumulates a pixel", "dB", (0, 1.5 * max(cost.values())), (0, 1.2 * highest)
     )
     for name, kilo in cost.items():
-        missing = "" if name in gains else " (not shipped)" if name in NOT_SHIPPED else " (no weights)"
+        missing = "" if name in gains else " (no weights)"
         chart.mark(kilo, name + missing)
     for key, line in points.items():
         chart.dots(SETS[key], line)

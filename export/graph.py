@@ -53,7 +53,7 @@ def build_graph(
     part: str,
     location: str | None = None,
 ) -> ModelProto:
-    """The ONNX graph of ``part``: a key of BOUNDARIES.
+    """The ONNX graph of ``part``: ``fused``, or one of ``manifest.graph_names``.
 
     Initialisers are the FP16 bits of ``weights``: references into the file ``location``, or, without one, inside the
     graph. A Cast follows each, which ONNX Runtime folds at load, and branches get ``_block_features``. The graph
@@ -67,13 +67,12 @@ def build_graph(
 
 
 class _Factors(nn.Module):
-    """A branch up to what its finest features are multiplied by; parameters are called as in the branch.
-
-    Only of a preset that ``ends_in_product``.
-    """
+    """A branch up to what its finest features are multiplied by; parameters are called as in the branch."""
 
     def __init__(self, branch: Branch) -> None:
         super().__init__()
+        if len(branch.blocks0):
+            raise EngineError("a branch with blocks at the finest scale does not end in a product and a convolution")
         self.blocks2, self.up1, self.blocks1, self.up0 = branch.blocks2, branch.up1, branch.blocks1, branch.up0
 
     def forward(self, f1: Tensor, f2: Tensor) -> Tensor:

@@ -245,7 +245,7 @@ def test_strength_outside_its_range(strength: float) -> None:
 
 def test_unknown_names() -> None:
     with pytest.raises(EngineError, match="weights"):
-        Deblurrer("small")
+        Deblurrer("base")
     with pytest.raises(UsageError, match="unknown"):
         Deblurrer("nano", device="tpu")
     with pytest.raises(UsageError, match="unknown"):

@@ -25,7 +25,7 @@ from training.dataset import PhotoSet, read_manifest
 from training.normalised import Normalised, normalised
 from training.optimizer import MuonAdam
 
-STRIDE = 0.8
+WEIGHT_SIZE = 0.8
 """Root mean square of trained weights before their normalisation, which sets how far a step turns them."""
 
 PICTURES, SIZE, LONGEST = 32, 192, 24.0
@@ -91,7 +91,7 @@ def _settle(module: Normalised, mean: Tensor, variance: Tensor) -> None:
     norm.weight.copy_((variance + norm.eps).sqrt())
     norm.bias.copy_(mean)
     # Each channel by itself: its normalisation undoes it.
-    factor = STRIDE / conv.weight.square().mean((1, 2, 3)).sqrt().clamp(min=1e-6)
+    factor = WEIGHT_SIZE / conv.weight.square().mean((1, 2, 3)).sqrt().clamp(min=1e-6)
     conv.weight.mul_(factor[:, None, None, None])
     conv.bias.mul_(factor)
     norm.running_mean.copy_(mean * factor)
@@ -111,7 +111,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
+    folder = (arguments.run or Path("runs") / arguments.preset) / "checkpoint"
     try:
+        if (folder / checkpoint.INDEX).exists():
+            raise UsageError(f"{folder} holds a training already", "name another folder with --run, or remove that one")
         weights = arguments.weights or manifest.load(arguments.first).weights_path
         photos = PhotoSet(read_manifest(arguments.data, "train"))
         pictures = photos.batch(PICTURES, SIZE, LONGEST, arguments.seed, torch.device("cpu")).blurry
@@ -120,9 +123,8 @@ def main() -> None:
         sys.exit(f"error: {error}\n{error.hint}")
     except FileNotFoundError as error:
         sys.exit(f"error: {error}\npack photographs with python -m training.pack, or name them with --data")
-    folder = (arguments.run or Path("runs") / arguments.preset) / "checkpoint"
     average = {name: value.clone() for name, value in net.state_dict().items()}
-    progress = checkpoint.Progress(arguments.preset, arguments.step, arguments.step)
+    progress = checkpoint.Progress(arguments.preset, arguments.step)
     checkpoint.save(folder, progress, net, average, MuonAdam(net, 0.0))
     print(folder)
 

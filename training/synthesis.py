@@ -140,6 +140,15 @@ def flat_pictures(count: int, height: int, width: int, generator: torch.Generato
     return (grey + tint + slope).clamp(0, 1)
 
 
+def raise_highlights(light: Tensor, photo: Tensor, boost: Tensor) -> Tensor:
+    """``light`` (N, 3, H, W) times up to 1 + ``boost`` (N, 1, 1, 1) where ``photo`` (sRGB in [0, 1]) is clipped.
+
+    Only there may the light have been brighter: the sharp picture looks the same as before.
+    """
+    clipped = ((to_linear(photo).amax(1, keepdim=True) - 0.97) / 0.03).clamp(0, 1)
+    return light * (1 + boost * clipped)
+
+
 def synthesise(
     photo: Tensor, alpha: Tensor, is_person: Tensor, mask_known: Tensor, size: int, longest: float, seed: int
 ) -> Batch:
@@ -168,9 +177,7 @@ def synthesise(
     gamma = random_gammas(count, generator).to(device)
     light = to_light(photo, gamma)
     boost = torch.rand(count, 1, 1, 1, generator=generator).to(device) * 2
-    # Only what is clipped in the photograph may have been brighter: the sharp picture looks the same as before.
-    highlight = ((to_linear(photo).amax(1, keepdim=True) - 0.97) / 0.03).clamp(0, 1)
-    light = light * (1 + boost * highlight)
+    light = raise_highlights(light, photo, boost)
 
     mean, soft = expose(light, grow(alpha), camera_maps.to(device), person_maps.to(device), size)
     mean = linear_light(mean, gamma)

@@ -131,7 +131,7 @@ class Trainer:
         print(
             f"step {progress.step}/{self.arguments.steps}  loss {progress.loss:.5f}  "
             f"validation {progress.gains[-1][1]:+.3f} dB  {progress.seconds / 60:.1f} min  "
-            f"{progress.step / progress.seconds:.2f} steps/s",
+            f"{progress.updates / progress.seconds:.2f} steps/s",
             flush=True,
         )
 
@@ -162,6 +162,7 @@ def recipe(arguments: argparse.Namespace, device: torch.device, progress: checkp
         "with_person_mask": sum(photo.is_person for photo in photos),
         "high_speed_frames": sum(len(HighSpeedSet(folder).frames) for folder in sorted(arguments.data.glob("*240"))),
         "steps": progress.step,
+        "updates": progress.updates,
         "minutes": round(progress.seconds / 60, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         **{name: getattr(arguments, name) for name in ("batch", "crop", "rate", "reuse", "seed")},

@@ -54,7 +54,7 @@ def session_with_noise(opened: Engine, width: int, height: int) -> EngineSession
 
 @torch.no_grad()
 def expected(engine: Manifest, packed: Array) -> tuple[Array, Array, Array]:
-    net = load_network(preset("nano"), engine.weights_path)
+    net = load_network(preset(engine.preset), engine.weights_path)
     *features, head = net.encoder(torch.from_numpy(packed))
     return head.numpy(), net.foreground(*features).numpy(), net.background(*features).numpy()
 
@@ -75,6 +75,13 @@ def test_same_as_the_network(opened: Engine, engine: Manifest, width: int, heigh
     session.run()
     assert_right(session, engine)
     assert session.head.min() >= 0 and session.head.max() <= 1
+
+
+@pytest.mark.parametrize("kind", OPENERS)
+def test_branches_without_a_last_step_of_our_own(kind: str, whole_branches: Manifest) -> None:
+    session = session_with_noise(OPENERS[kind](whole_branches, threads=1), 90, 161)
+    session.run()
+    assert_right(session, whole_branches)
 
 
 def test_left_out_branches(opened: Engine, engine: Manifest) -> None:

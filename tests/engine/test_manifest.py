@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from crispstream import manifest
 from crispstream.errors import EngineError, UsageError
-from crispstream.manifest import Manifest, load, sha256
+from crispstream.manifest import PARTS, Manifest, load, sha256
 
 Fields = dict[str, Any]
 
@@ -123,12 +123,20 @@ def test_damaged_fields(folder: Path, change: Callable[[Fields], object], words:
     refused(folder, *words)
 
 
+def test_graphs_that_a_preset_needs_and_others(folder: Path, whole_branches: Manifest, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole_branches.folder, tmp_path / "whole")
+    edit(copy, lambda fields: fields["graphs"].update(foreground_factors={"file": "none", "sha256": ""}))
+    assert set(load(copy).graphs) == set(PARTS), "what has no use is not looked for"
+    edit(folder, lambda fields: fields["graphs"].pop("foreground_factors"))
+    refused(folder, "has no 'foreground_factors'")
+
+
 def test_missing_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
     refused(folder, "cannot read", "manifest.json")
 
 
-@pytest.mark.parametrize("name", ["encoder.onnx", "foreground.onnx", "background.onnx", "weights.safetensors"])
+@pytest.mark.parametrize("name", ["encoder.onnx", "foreground.onnx", "background_factors.onnx", "weights.safetensors"])
 def test_changed_files(folder: Path, name: str) -> None:
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1

@@ -117,9 +117,9 @@ def test_every_convolution_is_8_bit_and_no_layout_changes_between(
         assert operators.count("QuantizeLinear") == (part == "encoder") and operators.count("DequantizeLinear") == 1
 
 
-def test_both_sides_of_a_boundary_have_one_step(graphs: dict[str, bytes]) -> None:
-    """The encoder hands out codes: a branch must take them for the same values."""
-    steps: dict[str, set[float]] = {}
+def boundary_steps(graphs: dict[str, bytes]) -> dict[str, tuple[set[float], set[int]]]:
+    """Steps and zero points by which each feature's codes are read, on both sides."""
+    found: dict[str, tuple[set[float], set[int]]] = {}
     for graph in graphs.values():
         model = onnx.load_from_string(graph)
         values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -127,10 +127,18 @@ def test_both_sides_of_a_boundary_have_one_step(graphs: dict[str, bytes]) -> Non
         turned |= {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Transpose"}
         for name in ("features0", "features1", "features2"):
             readers = [n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == turned[name]]
-            steps.setdefault(name, set()).update(round(float(values[n.input[1]]), 6) for n in readers)
-            assert readers and all(values[n.input[2]] == 0 for n in readers), "after ReLU, 0 is code 0"
-    for name, found in steps.items():
-        assert max(found) / min(found) < 1.0001, (name, found)
+            assert readers
+            steps, zeros = found.setdefault(name, (set(), set()))
+            steps.update(round(float(values[n.input[1]]), 6) for n in readers)
+            zeros.update(int(values[n.input[2]]) for n in readers)
+    return found
+
+
+def test_both_sides_of_a_boundary_have_one_step(graphs: dict[str, bytes]) -> None:
+    """The encoder hands out codes: a branch must take them for the same values."""
+    for name, (steps, zeros) in boundary_steps(graphs).items():
+        assert max(steps) / min(steps) < 1.0001, (name, steps)
+        assert zeros == {0}, "after ReLU, 0 is code 0"
 
 
 def test_pixels_are_taken_as_they_are(graphs: dict[str, bytes]) -> None:
@@ -155,6 +163,9 @@ def test_other_presets(made: Manifest) -> None:
     shape = geometry_of(made, SIZE).packed_shape
     graphs = quantise(made, [random.random(shape, np.float32)])
     assert set(graphs) == set(PARTS)
+    for name, (steps, zeros) in boundary_steps(graphs).items():
+        assert max(steps) / min(steps) < 1.0001 and len(zeros) == 1, (name, steps, zeros)
+    assert boundary_steps(graphs)["features0"][1] != {0}, "the end of a block, which may be negative"
 
 
 def test_rounding_makes_up_for_what_it_changes(packed: list[Array]) -> None:

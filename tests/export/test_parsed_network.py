@@ -122,8 +122,11 @@ def test_a_full_convolution_is_named(engine: Manifest, found: Library) -> None:
 def test_a_network_of_another_preset(
     make_weights: MakeWeights, engine: Manifest, tmp_path: Path, found: Library
 ) -> None:
-    small = build(preset("small"), make_weights("small"), tmp_path)
-    with pytest.raises(EngineError, match=r"finds DataType.HALF \(1, 48, -1, -1\) for features0 in encoder"):
+    base = build(preset("base"), make_weights("base"), tmp_path / "base")
+    with pytest.raises(EngineError, match=r"finds DataType.HALF \(1, 64, -1, -1\) for features0 in encoder"):
+        network.check(found, parsed(found, base, "encoder"), engine, 8)
+    small = build(preset("small"), make_weights("small"), tmp_path / "small")  # with tensors of the same shapes
+    with pytest.raises(EngineError, match="convolutions in encoder, its graph has 8"):
         network.check(found, parsed(found, small, "encoder"), engine, 8)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from crispstream.manifest import load
+from crispstream.manifest import available_presets, load
 from training import card
 
 ENGINE = Path(__file__).parents[2] / "engines/nano"
@@ -51,8 +51,10 @@ def test_figures_come_from_the_manifest() -> None:
     assert f"{sum(engine.macs_per_pixel.values()):,.0f} multiply-accumulates" in text
 
 
-def test_the_shipped_card_is_the_manifests() -> None:
-    assert (ENGINE / "README.md").read_text(encoding="utf-8") == card.card(load(ENGINE))
+@pytest.mark.parametrize("preset", available_presets())
+def test_the_shipped_card_is_the_manifests(preset: str) -> None:
+    folder = ENGINE.parent / preset
+    assert (folder / "README.md").read_text(encoding="utf-8") == card.card(load(folder))
 
 
 def test_a_manifest_without_figures_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,8 +76,11 @@ def test_training_goes_on_from_it(
     monkeypatch.setattr(train, "VALIDATION_BATCHES", 1)
     monkeypatch.setattr(train, "VALIDATION", Shape(64, 2))
     progress = train.train(arguments)
-    assert (progress.step, progress.updates) == (4, 4) and len(progress.gains) == 1
+    assert (progress.step, progress.updates) == (4, 1) and len(progress.gains) == 1
 
-    monkeypatch.setattr(sys, "argv", ["grow", "--first", "nano", "--preset", "base", *places])
+    with pytest.raises(SystemExit, match="holds a training already"):
+        grow.main()
+    elsewhere = ["--data", str(data), "--run", str(tmp_path / "other")]
+    monkeypatch.setattr(sys, "argv", ["grow", "--first", "nano", "--preset", "base", *elsewhere])
     with pytest.raises(SystemExit, match="with more blocks"):
         grow.main()

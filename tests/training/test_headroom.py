@@ -13,9 +13,9 @@ from crispstream.model.presets import preset
 from training.headroom import TARGET, shrink_activations, shrink_factors, with_headroom
 
 
-def loud_network() -> HumanAwareNet:
+def loud_network(name: str = "nano") -> HumanAwareNet:
     torch.manual_seed(0)
-    net = HumanAwareNet(preset("nano")).eval()
+    net = HumanAwareNet(preset(name)).eval()
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, torch.nn.Conv2d):
@@ -27,8 +27,9 @@ def loud_network() -> HumanAwareNet:
     return net
 
 
-def test_shrinking_by_a_power_of_two_changes_nothing_but_the_activations() -> None:
-    net, image = loud_network(), torch.rand(1, 3, 64, 64)
+@pytest.mark.parametrize("name", ["nano", "small"])
+def test_shrinking_by_a_power_of_two_changes_nothing_but_the_activations(name: str) -> None:
+    net, image = loud_network(name), torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         before = net(image)
     shrink_activations(net, 64.0)

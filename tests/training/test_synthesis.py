@@ -20,6 +20,7 @@ from training.synthesis import (
     flat_pictures,
     gate_label,
     grow,
+    raise_highlights,
     synthesise,
 )
 
@@ -165,6 +166,14 @@ def test_half_of_the_cameras_have_another_curve() -> None:
     assert abs(float((gammas == 0).float().mean()) - 0.5) < 0.03
     assert abs(float((gammas == 1).float().mean()) - 0.25) < 0.03
     assert float(gammas.max()) < 2.4
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 1.8])
+def test_only_what_is_clipped_was_brighter_whatever_the_curve(gamma: float) -> None:
+    photo = torch.tensor([200, 251, 255]).div(255)[None, None, None].expand(1, 3, 1, 3)
+    light = to_light(photo, torch.tensor(gamma))
+    raised = raise_highlights(light, photo, torch.full((1, 1, 1, 1), 2.0)) / light
+    torch.testing.assert_close(raised[0, 0, 0], torch.tensor([1.0, 1.0, 3.0]))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 1.8])
