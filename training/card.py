@@ -47,7 +47,7 @@ def card(engine: Manifest) -> str:
         sets="\n".join(_set_row(SETS[name], quality[name]) for name in SETS if name in quality),
         figures="\n".join(f"| {name} | {value} |" for name, value in _figures(quality)),
         failures=_failures(quality["failures"]),
-        **{name: value for name, value in training.items() if name != "remarks"},
+        **{name: value for name, value in ({"updates": training["steps"]} | training).items() if name != "remarks"},
     )
 
 
