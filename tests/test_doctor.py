@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from emulation.fake_pycuda import FakeGpu
 from emulation.fixture import EmulatedGpu
 
-from crispstream import check, doctor, doctor_gpu, doctor_jetson, plan
+from crispstream import check, cpu, doctor, doctor_gpu, doctor_jetson, plan
 from crispstream.check import Check
 from crispstream.cuda import driver, libcuda
 from crispstream.engine import tensorrt
@@ -52,6 +53,19 @@ def gpu_checks() -> dict[str, Check]:
 
 def jetson_checks(python: tuple[int, int]) -> dict[str, Check]:
     return {found.name: found for found in doctor_jetson.jetson_checks(python)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "level"),
+    [
+        ("sse avx2 fma avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni", "AVX-512"),
+        ("sse avx2 fma avx512f", "AVX2"),
+        ("sse", f"baseline {platform.machine()}"),
+    ],
+)
+def test_the_instruction_set(flags: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "field", lambda _: flags)
+    assert doctor.vector_level() == level
 
 
 def pci_device(folder: Path, vendor: str, kind: str) -> None:

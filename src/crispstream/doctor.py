@@ -40,8 +40,12 @@ def healthy(checks: list[Check]) -> bool:
 
 
 def vector_level() -> str:
-    """The instruction set that the pixel kernels pick here: "AVX2", or "baseline" of the architecture."""
-    return "AVX2" if "avx2" in cpu.field("flags").split() else f"baseline {platform.machine()}"
+    """The instruction set that the pixel kernels, built by GCC 12 or newer, pick here: "AVX-512", "AVX2", or "baseline"
+    of the architecture."""
+    flags = set(cpu.field("flags").split())
+    if flags >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}:
+        return "AVX-512"
+    return "AVX2" if "avx2" in flags else f"baseline {platform.machine()}"
 
 
 def _needed(name: str, hint: str, probe: Callable[[], str]) -> Check:

@@ -3,38 +3,40 @@
 // The end of a branch, on the CPU: features * factors, then a 3x3 convolution to the packed residual, in one pass.
 //
 // Inference libraries pad the few channels of a residual to a multiple of their vectors, and write and read the product
-// on the way. Here a block of 16 pixels of six channels stays in registers (vectors run along the row, so channels need
-// no padding), and the product is only ever three rows high.
+// on the way. Here a block of 16 pixels of six channels (32 of twelve with AVX-512) stays in registers: vectors run
+// along the row, so channels need no padding. The product is only ever three rows high.
 #include "pixel_bands.h"
 
 #include <new>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define CRISPSTREAM_AVX2 __attribute__((target("avx2,fma")))
+#define CRISPSTREAM_AVX512 __attribute__((target("avx512f,fma,prefer-vector-width=512")))
 #endif
 #define CRISPSTREAM_INLINE inline __attribute__((always_inline))
 
 namespace crispstream {
 namespace {
 
-constexpr int GROUP = 6;  // output channels in registers at once
-constexpr int BLOCK = 16; // pixels in registers at once
 constexpr int TAPS = 9;
+constexpr int LONGEST_BLOCK = 32;
 constexpr int LONGEST_SIDE = 1 << 20;
 
-// LANES floats from any address.
-template <int LANES>
-struct Vector {
-    typedef float type __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+// What stays in registers: GROUP output channels of BLOCK pixels, in vectors of LANES floats from any address.
+template <int LANES, int GROUP_, int BLOCK_>
+struct Registers {
+    typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+    static constexpr int GROUP = GROUP_, BLOCK = BLOCK_, VECTORS = BLOCK / LANES;
 };
 
 struct Residual {
     const float *features, *factors;
     int channels, outputs, height, width;
     float *residual;
-    std::vector<float> weight, bias; // (groups, channels, TAPS, GROUP) and (groups, GROUP)
+    int group;                       // output channels at once
+    std::vector<float> weight, bias; // (groups, channels, TAPS, group) and (groups, group)
 
-    int groups() const { return (outputs + GROUP - 1) / GROUP; }
+    int groups() const { return (outputs + group - 1) / group; }
     int64_t plane() const { return int64_t(height) * width; }
 };
 
@@ -42,11 +44,11 @@ struct Residual {
 class Window {
 public:
     explicit Window(const Residual &job)
-        : stride_(std::min(job.width, columns_of(job.channels)) + BLOCK + 2), channels_(job.channels),
+        : stride_(std::min(job.width, columns_of(job.channels)) + LONGEST_BLOCK + 2), channels_(job.channels),
           rows_(size_t(3) * channels_ * stride_) {}
 
     // As many columns as keep a window, which every thread has one of, in the second cache level.
-    static int columns_of(int channels) { return std::max(64'000 / (3 * channels) / BLOCK * BLOCK, BLOCK); }
+    static int columns_of(int channels) { return std::max(64'000 / (3 * channels) / LONGEST_BLOCK, 1) * LONGEST_BLOCK; }
 
     int stride() const { return stride_; }
     float *row(int y) { return rows_.data() + size_t((y + 3) % 3) * channels_ * stride_; }
@@ -75,11 +77,11 @@ private:
 };
 
 // One block of one group: pixels x to x + `count` of row y; `rows` begin one pixel to the left of x.
-template <int LANES>
+template <class R>
 CRISPSTREAM_INLINE void convolve(const Residual &job, const float *const rows[3], int stride, int group, int y, int x,
                                  int count) {
-    using V = typename Vector<LANES>::type;
-    constexpr int VECTORS = BLOCK / LANES;
+    using V = typename R::Vector;
+    constexpr int GROUP = R::GROUP, BLOCK = R::BLOCK, VECTORS = R::VECTORS, LANES = BLOCK / VECTORS;
     const float *weight = job.weight.data() + size_t(group) * job.channels * TAPS * GROUP;
     V sum[GROUP][VECTORS];
     for (int o = 0; o < GROUP; ++o)
@@ -94,7 +96,7 @@ CRISPSTREAM_INLINE void convolve(const Residual &job, const float *const rows[3]
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; ++v)
                     pixels[v] = *reinterpret_cast<const V *>(row + dx + v * LANES);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                 for (int o = 0; o < GROUP; ++o)
 #pragma GCC unroll 4
                     for (int v = 0; v < VECTORS; ++v)
@@ -114,48 +116,71 @@ CRISPSTREAM_INLINE void convolve(const Residual &job, const float *const rows[3]
     }
 }
 
-template <int LANES>
+template <class R>
 CRISPSTREAM_INLINE void residual_rows(const Residual &job, int first, int last, Window &window) {
     const int strips = (job.width + Window::columns_of(job.channels) - 1) / Window::columns_of(job.channels);
-    const int columns = ((job.width + strips - 1) / strips + BLOCK - 1) / BLOCK * BLOCK;
+    const int columns = ((job.width + strips - 1) / strips + R::BLOCK - 1) / R::BLOCK * R::BLOCK;
     for (int begin = 0; begin < job.width; begin += columns) {
         const int end = std::min(begin + columns, job.width);
         window.fill(job, first - 1, begin, end);
         window.fill(job, first, begin, end);
         for (int y = first; y < last; ++y) {
             window.fill(job, y + 1, begin, end);
-            for (int x = begin; x < end; x += BLOCK) {
+            for (int x = begin; x < end; x += R::BLOCK) {
                 const float *rows[3] = {window.row(y - 1) + x - begin, window.row(y) + x - begin,
                                         window.row(y + 1) + x - begin};
                 for (int group = 0; group < job.groups(); ++group)
-                    convolve<LANES>(job, rows, window.stride(), group, y, x, std::min(BLOCK, end - x));
+                    convolve<R>(job, rows, window.stride(), group, y, x, std::min(R::BLOCK, end - x));
             }
         }
     }
 }
 
+using Four = Registers<4, 6, 16>;
+
 #ifdef CRISPSTREAM_AVX2
+using Eight = Registers<8, 6, 16>;     // 12 sums of the 16 registers
+using Sixteen = Registers<16, 12, 32>; // 24 of 32
+
 CRISPSTREAM_AVX2 void residual_band_avx2(const Residual &job, int first, int last, Window &window) {
-    residual_rows<8>(job, first, last, window);
+    residual_rows<Eight>(job, first, last, window);
 }
+
+CRISPSTREAM_AVX512 void residual_band_avx512(const Residual &job, int first, int last, Window &window) {
+    residual_rows<Sixteen>(job, first, last, window);
+}
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"); }
 #endif
+
+int group_here() {
+#ifdef CRISPSTREAM_AVX2
+    if (has_avx512())
+        return Sixteen::GROUP;
+#endif
+    return Four::GROUP;
+}
 
 void residual_band(const Residual &job, int first, int last, Window &window) {
 #ifdef CRISPSTREAM_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (has_avx512())
+        return residual_band_avx512(job, first, last, window);
+    if (has_avx2())
         return residual_band_avx2(job, first, last, window);
 #endif
-    residual_rows<4>(job, first, last, window);
+    residual_rows<Four>(job, first, last, window);
 }
 
-// (outputs, channels, TAPS) -> (groups, channels, TAPS, GROUP): the kernel reads weights in this order.
+// (outputs, channels, TAPS) -> (groups, channels, TAPS, group): the kernel reads weights in this order.
 void arrange(Residual &job, const float *weight, const float *bias) {
-    job.weight.resize(size_t(job.groups()) * job.channels * TAPS * GROUP);
-    job.bias.resize(size_t(job.groups()) * GROUP);
+    const int group = job.group;
+    job.weight.resize(size_t(job.groups()) * job.channels * TAPS * group);
+    job.bias.resize(size_t(job.groups()) * group);
     for (int o = 0; o < job.outputs; ++o) {
         job.bias[o] = bias[o];
         for (int i = 0; i < job.channels * TAPS; ++i)
-            job.weight[(size_t(o / GROUP) * job.channels * TAPS + i) * GROUP + o % GROUP] =
+            job.weight[(size_t(o / group) * job.channels * TAPS + i) * group + o % group] =
                 weight[size_t(o) * job.channels * TAPS + i];
     }
 }
@@ -175,7 +200,7 @@ int32_t crispstream_cpu_residual(const float *features, const float *factors, co
     if (channels < 1 || channels > 4096 || outputs < 1 || outputs > 4096 || threads < 1)
         return CRISPSTREAM_BAD_ARGUMENT;
     try {
-        Residual job{features, factors, channels, outputs, height, width, residual, {}, {}};
+        Residual job{features, factors, channels, outputs, height, width, residual, group_here(), {}, {}};
         arrange(job, weight, bias);
         const int bands = band_count(height, 2, threads);
         std::vector<Window> windows(bands, Window(job));
