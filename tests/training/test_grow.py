@@ -38,7 +38,9 @@ def assert_same(net: HumanAwareNet, other: HumanAwareNet) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [preset("small"), replace(NANO, encoder_blocks=(1, 1, 1), branch_blocks=(1, 1, 2))])
+@pytest.mark.parametrize(
+    "size", [NANO, preset("small"), replace(NANO, encoder_blocks=(1, 1, 1), branch_blocks=(1, 1, 2))]
+)
 def test_what_is_grown_computes_the_same_and_learns_in_every_new_block(size: Preset) -> None:
     first = trained()
     net = grown(first, size)
