@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from training.color import linear_light, random_gammas, to_light, to_srgb
+from training.motion import DIRECTIONS
 from training.synthesis import Batch, synthesise
 
 Picture = npt.NDArray[np.uint8]
@@ -161,6 +162,7 @@ class HighSpeedSet:
             _to_tensor(np.stack(sharp), device),
             nothing,
             nothing,
+            nothing.expand(-1, DIRECTIONS, -1, -1),
             unknown,
             unknown,
         )

@@ -24,6 +24,7 @@ from training import checkpoint
 from training.dataset import PhotoSet, read_manifest
 from training.normalised import Normalised, normalised
 from training.optimizer import MuonAdam
+from training.supervised import Supervised
 
 WEIGHT_SIZE = 0.8
 """Root mean square of trained weights before their normalisation, which sets how far a step turns them."""
@@ -123,9 +124,10 @@ def main() -> None:
         sys.exit(f"error: {error}\n{error.hint}")
     except FileNotFoundError as error:
         sys.exit(f"error: {error}\npack photographs with python -m training.pack, or name them with --data")
-    average = {name: value.clone() for name, value in net.state_dict().items()}
+    taught = Supervised(net)
+    average = {name: value.clone() for name, value in taught.state_dict().items()}
     progress = checkpoint.Progress(arguments.preset, arguments.step)
-    checkpoint.save(folder, progress, net, average, MuonAdam(net, 0.0))
+    checkpoint.save(folder, progress, taught, average, MuonAdam(taught, 0.0))
     print(folder)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network is trained for: the picture, its spectrum, the person mask, the blur gate."""
+"""What the network is trained for: the picture, its spectrum, the person mask, the blur gate, the motion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PICTURE_WEIGHT = 0.03
 FREQUENCY_WEIGHT = 4.0
 """Gives the spectrum about a third of the picture's gradient where the output is the blurred input."""
 
-MASK_WEIGHT, GATE_WEIGHT = 0.05, 0.02
+MASK_WEIGHT, GATE_WEIGHT, MOTION_WEIGHT = 0.05, 0.02, 1.0
 FLOOR = 3e-5
 """Mean squared error (45 dB) below which better is worth little: sharp frames must not outweigh blurred ones."""
 
@@ -25,6 +25,13 @@ def _label_loss(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
         (1, 2, 3)
     )
     return (per_sample * known).sum() / known.sum().clamp(min=1)
+
+
+def motion_loss(predicted: Tensor, batch: Batch) -> Tensor:
+    """Mean squared error of the motion (N, DIRECTIONS, H', W') where it is known; a scalar in FP32, weighted."""
+    pooled = F.avg_pool2d(batch.motion, batch.motion.shape[-1] // predicted.shape[-1])
+    error = (predicted.float() - pooled).square().mean((1, 2, 3)) * batch.gate_known
+    return MOTION_WEIGHT * error.sum() / batch.gate_known.sum().clamp(min=1)
 
 
 def frequency_loss(image: Tensor, sharp: Tensor) -> Tensor:

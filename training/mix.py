@@ -19,13 +19,14 @@ from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import save_weights
 from training import checkpoint
 from training.headroom import with_headroom
-from training.normalised import folded, normalised
+from training.normalised import folded
 from training.optimizer import MuonAdam
+from training.supervised import supervised
 
 
 def averages(name: str, run: Path) -> dict[str, torch.Tensor]:
     """The moving average in the checkpoint of a run or checkpoint folder. Raises InputError."""
-    net = normalised(HumanAwareNet(preset(name)))
+    net = supervised(preset(name))
     average = {key: value.detach().clone() for key, value in net.state_dict().items()}
     checkpoint.load(checkpoint.find(run), net, average, MuonAdam(net, 0.0))
     return average
@@ -34,9 +35,9 @@ def averages(name: str, run: Path) -> dict[str, torch.Tensor]:
 def mixed(name: str, first: Path, second: Path, share: float) -> HumanAwareNet:
     """``share`` in [0, 1] of the second training, the rest of the first; folded. Raises InputError."""
     one, other = averages(name, first), averages(name, second)
-    net = normalised(HumanAwareNet(preset(name)))
+    net = supervised(preset(name))
     net.load_state_dict({key: v.lerp(other[key], share) if v.is_floating_point() else v for key, v in one.items()})
-    return folded(net)
+    return folded(net.net)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random camera and body motion during one exposure, as affine maps that are the identity at mid-exposure."""
+"""Random camera and body motion during one exposure, as affine maps that are the identity at mid-exposure; how far it
+moves each pixel."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ import math
 
 import torch
 from torch import Tensor
+
+DIRECTIONS = 4
+"""0, 45, 90 and 135 degrees from the row, down the picture: what `extents` measures along."""
 
 
 def random_paths(count: int, times: int, extent: Tensor, generator: torch.Generator) -> Tensor:
@@ -48,3 +52,27 @@ def random_affine(
     cos, sin = rotation.cos() * zoom, rotation.sin() * zoom
     rows = torch.stack((torch.stack((cos, -sin, path[..., 0]), -1), torch.stack((sin, cos, path[..., 1]), -1)), -2)
     return rows
+
+
+def pixel_grid(size: int, device: torch.device) -> Tensor:
+    """Homogeneous coordinates (3, size, size) of pixel centres, measured from the middle of the square."""
+    axis = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
+    return torch.stack(
+        (axis.expand(size, size), axis[:, None].expand(size, size), torch.ones_like(axis).expand(size, size))
+    )
+
+
+def extents(maps: Tensor, size: int) -> Tensor:
+    """Pixels that each pixel moves along DIRECTIONS under ``maps`` (N, T, 2, 3): (N, DIRECTIONS, size, size).
+
+    A straight, even motion of L pixels has the variance L^2 / 12 along it; the extent is what such a motion would need
+    for the variance that this one has, so that shake and arcs have one too.
+    """
+    angle = torch.arange(DIRECTIONS, device=maps.device) * (math.pi / DIRECTIONS)
+    along = torch.stack((angle.cos(), angle.sin()), -1)
+    moved = torch.einsum("ntik,di->ntdk", maps - maps.mean(1, keepdim=True), along)
+    # The variance at a pixel is a quadratic form of its coordinates.
+    form = torch.einsum("ntdk,ntdl->ndkl", moved, moved) / maps.shape[1]
+    grid = pixel_grid(size, maps.device)
+    variance = torch.einsum("ndkl,khw,lhw->ndhw", form, grid, grid)
+    return (12 * variance).clamp(min=0).sqrt()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crispstream.model.network import HumanAwareNet
+from crispstream.model.network import Branch
 
 MOMENTUM = 0.95
 BETAS = (0.9, 0.99)
@@ -37,8 +37,8 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
 class MuonAdam(torch.optim.Optimizer):
     """``rate``: of the convolutions, in the units of Adam (an update's root mean square is 0.2 times it)."""
 
-    def __init__(self, net: HumanAwareNet, rate: float) -> None:
-        outputs = [p for branch in (net.foreground, net.background) for p in branch.out.parameters()]
+    def __init__(self, net: nn.Module, rate: float) -> None:
+        outputs = [p for m in net.modules() if isinstance(m, Branch) for p in m.out.parameters()]
         known = {id(p) for p in outputs}
         inner = [p for p in net.parameters() if id(p) not in known]
         groups: list[dict[str, Any]] = [

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look at what is trained on: ``python -m training.preview --data DIR --output sheet.png``.
 
-One row a sample: blurred, sharp, person mask, blur gate. The last rows are real blur, where such frames are there.
+One row a sample: blurred, sharp, person mask, blur gate, motion (hue: its direction, brightness: its extent). The last
+rows are real blur, where such frames are there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from training.dataset import HighSpeedSet, PhotoSet, Picture, read_manifest
 from training.samples import SOFTNESS
 from training.synthesis import Batch
 
-TITLES = ("blurred", "sharp", "person mask", "blur gate")
+TITLES = ("blurred", "sharp", "person mask", "blur gate", "motion")
 TITLE_HEIGHT, GAP = 22, 4
 UNKNOWN = 90
 """Grey, crossed out: the label is not known and not learnt from."""
@@ -29,6 +30,14 @@ def _codes(x: Tensor) -> Picture:
     # (C, S, S) in [0, 1] -> (S, S, 3) BGR
     pixels = x.expand(3, -1, -1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _hues(motion: Tensor) -> Tensor:
+    # (DIRECTIONS, S, S) -> RGB (3, S, S): the double angle as hue, so that a direction and its opposite look the same.
+    across, aslant = motion[0] - motion[2], motion[1] - motion[3]
+    hue = torch.atan2(aslant, across).rad2deg() % 360
+    hsv = torch.stack((hue, across.hypot(aslant).clamp(max=1).sqrt(), motion.amax(0)), -1)
+    return torch.from_numpy(cv2.cvtColor(hsv.cpu().numpy(), cv2.COLOR_HSV2RGB)).permute(2, 0, 1)
 
 
 def _label(x: Tensor, known: bool) -> Picture:
@@ -42,7 +51,7 @@ def _label(x: Tensor, known: bool) -> Picture:
 
 
 def contact_sheet(batches: list[Batch]) -> Picture:
-    """Batches of crops of one size S -> (H, 4 S + gaps, 3) BGR with a row a sample under a line of titles."""
+    """Batches of crops of one size S -> (H, 5 S + gaps, 3) BGR with a row a sample under a line of titles."""
     size = batches[0].blurry.shape[-1]
     width = len(TITLES) * (size + GAP) - GAP
     head = np.full((TITLE_HEIGHT, width, 3), 255, np.uint8)
@@ -52,8 +61,10 @@ def contact_sheet(batches: list[Batch]) -> Picture:
     rows = [head]
     upright, level = np.full((size, GAP, 3), 255, np.uint8), np.full((GAP, width, 3), 255, np.uint8)
     for batch in batches:
-        for blurry, sharp, mask, gate, mask_known, gate_known in zip(*batch, strict=True):
-            cells = (_codes(blurry), _codes(sharp), _label(mask, bool(mask_known)), _label(gate, bool(gate_known)))
+        for blurry, sharp, mask, gate, motion, mask_known, gate_known in zip(*batch, strict=True):
+            known = bool(gate_known)
+            cells = [_codes(blurry), _codes(sharp), _label(mask, bool(mask_known))]
+            cells += [_label(gate, known), _label(_hues(motion), known)]
             rows += [np.hstack([part for cell in cells for part in (cell, upright)][:-1]), level]
     return np.vstack(rows[:-1])
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from training.dataset import HighSpeedSet, PhotoSet, read_manifest
+from training.motion import DIRECTIONS
 from training.schedule import Shape, shape_at
 from training.synthesis import Batch
 
@@ -101,12 +102,18 @@ class SampleStream:
         rng = np.random.default_rng((self.seed, step))
         picks = [(wanted[rng.integers(len(wanted))], int(rng.integers(shape.crops))) for _ in range(shape.crops)]
         parts = [torch.stack([self._pool[b][field][i] for b, i in picks]) for field in range(len(Batch._fields))]
-        turn, flip = int(rng.integers(4)), bool(rng.integers(2))
-        return Batch(*(_orient(p, turn, flip) if p.ndim == 4 else p for p in parts))
+        return oriented(Batch(*parts), int(rng.integers(4)), bool(rng.integers(2)))
 
     def close(self) -> None:
         """End the workers."""
         self._workers.shutdown(cancel_futures=True)
+
+
+def oriented(batch: Batch, turn: int, flip: bool) -> Batch:
+    """Everything in ``batch`` turned by ``turn`` quarters and then mirrored, the directions of motion with it."""
+    order = [(-d if flip else d) + turn * DIRECTIONS // 2 for d in range(DIRECTIONS)]
+    turned = batch._replace(motion=batch.motion[:, [d % DIRECTIONS for d in order]])
+    return Batch(*(_orient(field, turn, flip) if field.ndim == 4 else field for field in turned))
 
 
 def _orient(x: Tensor, turn: int, flip: bool) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.camera import degrade
 from training.color import linear_light, random_gammas, to_light, to_linear, to_srgb
-from training.motion import random_affine
+from training.motion import extents, pixel_grid, random_affine
 
 AGREE, DIFFER = 2 / 255, 8 / 255
 """Change of the codes by blur, before noise, up to which the gate label is 0 and from which on it is 1."""
@@ -39,18 +39,23 @@ FILM_SHARE = 0.33
 FEWEST, MOST = 7, 13
 """Share of batches whose exposures are of few sub-frames, and how many: so a film's frames, averaged, show copies."""
 
+FARTHEST = 32.0
+"""Pixels of motion that its label, in [0, 1], can tell apart."""
+
 MARGIN = 2
 """Pixels by which the person layer is larger than its mask."""
 
 
 class Batch(NamedTuple):
     """Training sample. ``blurry``, ``sharp`` (N, 3, S, S) sRGB in [0, 1]; ``mask``, ``gate`` (N, 1, S, S) labels in
-    [0, 1]; ``mask_known``, ``gate_known`` (N,) bool: whether the label may be learnt from."""
+    [0, 1]; ``motion`` (N, DIRECTIONS, S, S) labels, the extents in units of FARTHEST where the gate is open;
+    ``mask_known``, ``gate_known`` (N,) bool: whether the label may be learnt from (that of motion where the gate's)."""
 
     blurry: Tensor
     sharp: Tensor
     mask: Tensor
     gate: Tensor
+    motion: Tensor
     mask_known: Tensor
     gate_known: Tensor
 
@@ -73,11 +78,7 @@ def fill_behind(image: Tensor, keep: Tensor) -> Tensor:
 def warp(image: Tensor, maps: Tensor, size: int) -> Tensor:
     """Sample (N, C, H, W) by affine maps (N, 2, 3) into a centred ``size`` square (N, C, size, size), bilinearly."""
     height, width = image.shape[-2:]
-    axis = torch.arange(size, dtype=torch.float32, device=image.device) - (size - 1) / 2
-    grid = torch.stack(
-        (axis.expand(size, size), axis[:, None].expand(size, size), torch.ones_like(axis).expand(size, size))
-    )
-    points = torch.einsum("nij,jhw->nhwi", maps, grid)
+    points = torch.einsum("nij,jhw->nhwi", maps, pixel_grid(size, image.device))
     scale = torch.tensor([2 / width, 2 / height], device=image.device)
     return F.grid_sample(image, points * scale, mode="bilinear", padding_mode="reflection", align_corners=False)
 
@@ -189,7 +190,10 @@ def synthesise(
     # No blur to be seen: what is wrong with the picture is something else, so the right answer is the picture itself.
     target = torch.where(unblurred, blurry, sharp)
     mask = soft * is_person[:, None, None, None].to(soft.dtype)
-    return Batch(blurry, target, mask, gate, mask_known, torch.ones_like(mask_known))
+    behind, front = (extents(maps.to(device), size) for maps in (camera_maps, person_maps))
+    # Where the gate is shut nothing shows that anything moved.
+    motion = gate * (behind.lerp(front, soft) / FARTHEST).clamp(max=1)
+    return Batch(blurry, target, mask, gate, motion, mask_known, torch.ones_like(mask_known))
 
 
 def _centre(image: Tensor, size: int) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crispstream.errors import CrispStreamError
 from crispstream.model.network import HumanAwareNet
@@ -26,12 +26,13 @@ from training import checkpoint
 from training.curves import save_curves
 from training.dataset import HighSpeedSet, PhotoSet, read_manifest
 from training.headroom import with_headroom
-from training.loss import total_loss
+from training.loss import motion_loss, total_loss
 from training.measures import NEARLY_SHARP
-from training.normalised import folded, normalised
+from training.normalised import folded
 from training.optimizer import MuonAdam
 from training.samples import SampleStream
 from training.schedule import Shape, rate_at
+from training.supervised import supervised
 from training.synthesis import Batch
 
 AVERAGE_DECAY = 0.999
@@ -55,7 +56,7 @@ def gain(net: HumanAwareNet, batches: list[Batch]) -> float:
 
 
 @torch.no_grad()
-def follow(average: dict[str, Tensor], net: HumanAwareNet, step: int) -> None:
+def follow(average: dict[str, Tensor], net: nn.Module, step: int) -> None:
     """Move the average of the weights towards those after ``step`` updates, faster in the beginning."""
     decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
     for name, value in net.state_dict().items():
@@ -76,7 +77,7 @@ class Trainer:
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
         torch.backends.cudnn.benchmark = True  # three crop sizes; a CUDA session is not bit for bit repeatable anyway
-        self.net = normalised(HumanAwareNet(preset(arguments.preset))).to(self.device)
+        self.net = supervised(preset(arguments.preset)).to(self.device)
         self.shadow = deepcopy(self.net)
         # The same function, compiled (g++ or Triton): on a CPU a step takes a third of the time.
         self.forward = torch.compile(self.net, dynamic=False) if arguments.compile else self.net
@@ -100,8 +101,8 @@ class Trainer:
         progress = self.progress
         self.optimizer.rate = rate_at(progress.step, self.arguments.steps, self.arguments.rate)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            output = self.forward(batch.blurry.contiguous(memory_format=torch.channels_last))
-        loss = total_loss(output, batch)
+            output, motion = self.forward(batch.blurry.contiguous(memory_format=torch.channels_last))
+        loss = total_loss(output, batch) + motion_loss(motion, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
@@ -121,7 +122,7 @@ class Trainer:
         progress.seconds, self.counted = progress.seconds + now - self.counted, now
         progress.loss = self.loss.item()
         self.shadow.load_state_dict(self.average)
-        judged = folded(self.shadow)
+        judged = folded(self.shadow.net)
         progress.gains.append((progress.step, round(gain(judged, self.held_out), 3)))
         moments = MOMENTS[self.arguments.moments]
         checkpoint.save(self.folder, progress, self.net, self.average, self.optimizer, moments)

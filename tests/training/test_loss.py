@@ -32,7 +32,7 @@ def test_the_frequency_term_is_fp32_for_bf16_pictures() -> None:
 def test_each_error_raises_the_loss() -> None:
     sharp, label = torch.full((1, 3, 16, 16), 0.5), torch.zeros(1, 1, 16, 16)
     yes = torch.tensor([True])
-    batch = Batch(sharp, sharp, label, label, yes, yes)
+    batch = Batch(sharp, sharp, label, label, label.expand(1, 4, 16, 16), yes, yes)
     head, nothing = torch.zeros(1, 2, 2, 2), torch.zeros(1, 48, 4, 4)
     right = total_loss(Output(sharp, head, nothing, nothing), batch)
     for wrong in (Output(sharp + 0.1, head, nothing, nothing), Output(sharp, head + 0.9, nothing, nothing)):

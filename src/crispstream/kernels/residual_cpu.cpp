@@ -142,34 +142,29 @@ using Four = Registers<4, 6, 16>;
 using Eight = Registers<8, 6, 16>;     // 12 sums of the 16 registers
 using Sixteen = Registers<16, 12, 32>; // 24 of 32
 
-CRISPSTREAM_AVX2 void residual_band_avx2(const Residual &job, int first, int last, Window &window) {
+CRISPSTREAM_AVX2 void residual_rows_avx2(const Residual &job, int first, int last, Window &window) {
     residual_rows<Eight>(job, first, last, window);
 }
 
-CRISPSTREAM_AVX512 void residual_band_avx512(const Residual &job, int first, int last, Window &window) {
+CRISPSTREAM_AVX512 void residual_rows_avx512(const Residual &job, int first, int last, Window &window) {
     residual_rows<Sixteen>(job, first, last, window);
 }
-
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"); }
 #endif
 
-int group_here() {
+// What this processor runs: a function, and the group of output channels in whose order it reads the weights.
+struct Way {
+    int group;
+    void (*rows)(const Residual &job, int first, int last, Window &window);
+};
+
+Way way_here() {
 #ifdef CRISPSTREAM_AVX2
-    if (has_avx512())
-        return Sixteen::GROUP;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"))
+        return {Sixteen::GROUP, residual_rows_avx512};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return {Eight::GROUP, residual_rows_avx2};
 #endif
-    return Four::GROUP;
-}
-
-void residual_band(const Residual &job, int first, int last, Window &window) {
-#ifdef CRISPSTREAM_AVX2
-    if (has_avx512())
-        return residual_band_avx512(job, first, last, window);
-    if (has_avx2())
-        return residual_band_avx2(job, first, last, window);
-#endif
-    residual_rows<Four>(job, first, last, window);
+    return {Four::GROUP, residual_rows<Four>};
 }
 
 // (outputs, channels, TAPS) -> (groups, channels, TAPS, group): the kernel reads weights in this order.
@@ -200,12 +195,12 @@ int32_t crispstream_cpu_residual(const float *features, const float *factors, co
     if (channels < 1 || channels > 4096 || outputs < 1 || outputs > 4096 || threads < 1)
         return CRISPSTREAM_BAD_ARGUMENT;
     try {
-        Residual job{features, factors, channels, outputs, height, width, residual, group_here(), {}, {}};
+        const Way way = way_here();
+        Residual job{features, factors, channels, outputs, height, width, residual, way.group, {}, {}};
         arrange(job, weight, bias);
         const int bands = band_count(height, 2, threads);
         std::vector<Window> windows(bands, Window(job));
-        for_each_band(height, 2, bands,
-                      [&](int i, int first, int last) { residual_band(job, first, last, windows[i]); });
+        for_each_band(height, 2, bands, [&](int i, int first, int last) { way.rows(job, first, last, windows[i]); });
     } catch (const std::bad_alloc &) {
         return CRISPSTREAM_NO_MEMORY;
     }

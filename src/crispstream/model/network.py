@@ -18,7 +18,8 @@ from crispstream.model.initialisation import keep_variance, whiten_stem
 from crispstream.model.pixels import blend, pack, pad_to_multiple
 from crispstream.model.presets import HEAD_CHANNELS, Preset
 
-Features = tuple[Tensor, Tensor, Tensor]
+Features = tuple[Tensor, Tensor, Tensor, Tensor]
+"""What the encoder returns: three scales and the head."""
 
 
 class Output(NamedTuple):
@@ -100,7 +101,7 @@ class Encoder(nn.Module):
         self.head_mix = _conv(c2, HEAD_CHANNELS)
         self.head_out = _conv(HEAD_CHANNELS, 2)
 
-    def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, packed: Tensor) -> Features:
         f0 = self.blocks0(F.relu(self.stem(packed)))
         f1 = self.blocks1(F.relu(self.down1(f0)))
         f2 = self.blocks2(F.relu(self.down2(f1)))
@@ -153,8 +154,16 @@ class HumanAwareNet(nn.Module):
                 module.up0.project.bias.fill_(1.0)  # a factor starts as 1
                 module.out.weight.zero_()  # an untrained network is the identity
 
+    def encode(self, image: Tensor) -> Features:
+        """RGB frame (N, 3, H, W) of any size -> what the encoder finds in it, padded."""
+        features: Features = self.encoder(pack(pad_to_multiple(image, self.preset.multiple), self.preset.pack))
+        return features
+
     def forward(self, image: Tensor, strength: float = 1.0) -> Output:
-        packed = pack(pad_to_multiple(image, self.preset.multiple), self.preset.pack)
-        f0, f1, f2, head = self.encoder(packed)
+        return self.decode(image, self.encode(image), strength)
+
+    def decode(self, image: Tensor, features: Features, strength: float = 1.0) -> Output:
+        """Both branches, and the frame with their residuals blended in."""
+        f0, f1, f2, head = features
         fg, bg = self.foreground(f0, f1, f2), self.background(f0, f1, f2)
         return Output(blend(image, head, fg, bg, self.preset.pack, strength), head, fg, bg)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far pixels move, as a label."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from training.motion import extents, random_affine
+from training.samples import oriented
+from training.synthesis import FARTHEST, Batch, synthesise
+
+
+def straight(angle: float, pixels: float, times: int = 201) -> torch.Tensor:
+    """Maps (1, times, 2, 3) of an even motion; ``angle`` in degrees from the row, down the picture."""
+    maps = torch.zeros(1, times, 2, 3)
+    maps[..., 0, 0] = maps[..., 1, 1] = 1
+    way = torch.tensor([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+    maps[..., 2] = torch.linspace(-pixels / 2, pixels / 2, times)[:, None] * way
+    return maps
+
+
+@pytest.mark.parametrize("angle", [0, 30, 45, 90, 135, 180])
+def test_a_straight_motion_has_its_length_along_its_direction(angle: float) -> None:
+    found = extents(straight(angle, 10), 8)
+    assert found.shape == (1, 4, 8, 8)
+    expected = [10 * abs(math.cos(math.radians(angle - d))) for d in (0, 45, 90, 135)]
+    torch.testing.assert_close(found, torch.tensor(expected)[:, None, None].expand(1, 4, 8, 8), atol=0.06, rtol=0)
+
+
+def test_what_turns_moves_most_at_the_edge_and_across_the_radius() -> None:
+    angles = torch.linspace(-0.05, 0.05, 201)
+    maps = torch.zeros(1, 201, 2, 3)
+    maps[0, :, 0, 0] = maps[0, :, 1, 1] = angles.cos()
+    maps[0, :, 0, 1], maps[0, :, 1, 0] = -angles.sin(), angles.sin()
+    found = extents(maps, 65)[0]
+    assert float(found[:, 32, 32].max()) == pytest.approx(0, abs=1e-3)
+    right = found[:, 32, 64]
+    assert float(right[2]) == pytest.approx(3.2, rel=0.01) and float(right[0]) < 0.1
+
+
+def test_what_stands_still_has_none() -> None:
+    still = random_affine(3, 7, torch.zeros(3), 16, torch.Generator().manual_seed(0))
+    assert float(extents(still, 16).max()) < 1e-3
+
+
+def batch_moved(angle: float) -> Batch:
+    """A batch whose label of motion is the only thing in it."""
+    picture, label = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+    yes = torch.tensor([True])
+    return Batch(picture, picture, label, label, extents(straight(angle, 9), 8), yes, yes)
+
+
+@pytest.mark.parametrize(
+    ("turn", "flip", "angle"),
+    [(0, False, 30), (1, False, -60), (2, False, 30), (3, False, 120), (0, True, 150), (1, True, 60), (2, True, -30)],
+)
+def test_directions_turn_with_the_picture(turn: int, flip: bool, angle: float) -> None:
+    found = oriented(batch_moved(30), turn, flip).motion
+    torch.testing.assert_close(found, batch_moved(angle).motion, atol=1e-4, rtol=0)
+
+
+def test_what_turns_is_the_picture_as_its_motion() -> None:
+    # A line along the motion, turned: where the pixels of it lie tells the direction without the function under test.
+    line = torch.zeros(1, 3, 8, 8)
+    line[..., 3, :] = 1
+    turned = oriented(batch_moved(0)._replace(blurry=line), 1, False)
+    assert float(turned.blurry[0, 0].sum(0).max()) == 8, "upright now"
+    assert int(turned.motion[0, :, 0, 0].argmax()) == 2
+
+
+def test_labels_of_motion_are_those_of_person_and_background_where_blur_shows() -> None:
+    generator = torch.Generator().manual_seed(1)
+    photo = torch.rand(24, 3, 96, 96, generator=generator)
+    alpha = torch.zeros(24, 1, 96, 96)
+    alpha[..., 30:66, 30:66] = 1
+    yes = torch.ones(24, dtype=torch.bool)
+    batch = synthesise(photo, alpha, yes, yes, 64, 12.0, seed=7)
+    assert batch.motion.shape == (24, 4, 64, 64)
+    assert float(batch.motion.min()) >= 0 and float(batch.motion.max()) <= 1
+    shut = (batch.gate == 0).expand_as(batch.motion)
+    assert shut.any() and float(batch.motion[shut].max()) == 0
+    farthest = batch.motion.amax(1)
+    assert 3 / FARTHEST < float(farthest.mean()) < 12 / FARTHEST
+    person, background = farthest[:, 30:34, 30:34].mean((1, 2)), farthest[:, :4, :4].mean((1, 2))
+    assert int(((person - background).abs() > 2 / FARTHEST).sum()) > 6, "they move by themselves"
