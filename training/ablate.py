@@ -27,6 +27,7 @@ from training.dataset import HighSpeedSet, PhotoSet, read_manifest
 from training.evaluate import BORDER, restore
 from training.loss import total_loss
 from training.measures import NEARLY_SHARP, align
+from training.samples import oriented
 from training.schedule import rate_at
 from training.synthesis import Batch
 from training.testsets import Sample, read_pairs
@@ -58,21 +59,23 @@ def samples(data: Path, file: Path) -> Cache:
 
     Raises FileNotFoundError where ``data`` has no photographs of a split or no high-speed frames.
     """
-    if not file.exists():
+    stored = torch.load(file) if file.exists() else {}
+    if {tuple(fields) for fields in stored.values()} != {Batch._fields}:  # nothing yet, or labels have been added
         cpu = torch.device("cpu")
         photos, held_out = (PhotoSet(read_manifest(data, split)) for split in ("train", "val"))
         films = [HighSpeedSet(folder) for folder in sorted(data.glob("*240"))]
         if not films:
             raise FileNotFoundError(f"no folder of high-speed frames (*240) under {data}")
         longest = np.random.default_rng(0).uniform(5, LONGEST, SYNTHESISED)
-        made = {
+        stored = {
             "photographs": _codes(photos.batch(16, SIZE, float(long), i, cpu) for i, long in enumerate(longest)),
             "high_speed": _codes(films[i % len(films)].batch(16, SIZE, i, cpu) for i in range(HIGH_SPEED)),
             "validation": _codes(held_out.batch(16, HELD_OUT_SIZE, 16.0, 7_000_000 + i, cpu) for i in range(HELD_OUT)),
         }
+        stored = {name: batch._asdict() for name, batch in stored.items()}
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({name: tuple(batch) for name, batch in made.items()}, file)
-    return {name: Batch(*fields) for name, fields in torch.load(file).items()}
+        torch.save(stored, file)
+    return {name: Batch(**fields) for name, fields in stored.items()}
 
 
 def draw(cache: Cache, variant: Variant, seed: int, step: int) -> Batch:
@@ -81,16 +84,14 @@ def draw(cache: Cache, variant: Variant, seed: int, step: int) -> Batch:
     kinds = ["high_speed" if real and variant.real else "photographs" for real in rng.random(BATCH) < REAL_SHARE]
     places = [int(place * len(cache[kind].blurry)) for place, kind in zip(rng.random(BATCH), kinds, strict=True)]
     top, left = rng.integers(SIZE - CROP + 1, size=2)
-    turn, flip = int(rng.integers(4)), bool(rng.integers(2))
     fields = []
     for index in range(len(Batch._fields)):
         field = torch.stack([cache[kind][index][place] for kind, place in zip(kinds, places, strict=True)])
         if field.ndim == 4:
-            field = torch.rot90(field[..., top : top + CROP, left : left + CROP], turn, (2, 3))
-            field = (field.flip(3) if flip else field).contiguous(memory_format=torch.channels_last)
+            field = field[..., top : top + CROP, left : left + CROP]
         fields.append(field)
     mask, gate = variant.labels
-    batch = _floats(Batch(*fields))
+    batch = oriented(_floats(Batch(*fields)), int(rng.integers(4)), bool(rng.integers(2)))
     return batch._replace(mask_known=batch.mask_known & mask, gate_known=batch.gate_known & gate)
 
 
@@ -105,7 +106,7 @@ def train(variant: Variant, seed: int, steps: int, cache: Cache, compiled: bool)
     for step in range(steps):
         batch = draw(cache, variant, seed, step)
         optimiser.rate = rate_at(step, steps, highest)
-        loss = total_loss(forward(batch.blurry), batch)
+        loss = total_loss(forward(batch.blurry.contiguous(memory_format=torch.channels_last)), batch)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 0.5)
@@ -205,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("runs/data"), help="folder with manifest.csv (runs/data)")
     parser.add_argument("--pairs", type=Path, help="folder of real pairs to measure too")
-    parser.add_argument("--cache", type=Path, default=Path("runs/ablate.pt"), help="file for the samples (0.5 GB)")
+    parser.add_argument("--cache", type=Path, default=Path("runs/ablate.pt"), help="file for the samples (0.8 GB)")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")

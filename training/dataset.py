@@ -139,7 +139,7 @@ class HighSpeedSet:
 
     def batch(self, count: int, size: int, seed: int, device: torch.device) -> Batch:
         """``count`` crops, each a mean of 5 to 15 frames, half in linear light, half by other camera curves, or, one in
-        eight, a frame as it is: what is sharp enough for a camera must stay. Labels of mask and gate are unknown."""
+        eight, a frame as it is: what is sharp enough for a camera must stay. No label is known."""
         rng = np.random.default_rng(seed)
         gammas = random_gammas(count, torch.Generator().manual_seed(seed)).flatten().tolist()
         blurry, sharp = [], []

@@ -65,8 +65,8 @@ def pixel_grid(size: int, device: torch.device) -> Tensor:
 def extents(maps: Tensor, size: int) -> Tensor:
     """Pixels that each pixel moves along DIRECTIONS under ``maps`` (N, T, 2, 3): (N, DIRECTIONS, size, size).
 
-    A straight, even motion of L pixels has the variance L^2 / 12 along it; the extent is what such a motion would need
-    for the variance that this one has, so that shake and arcs have one too.
+    T positions at even distances over L pixels have the variance L^2 / 12 (T + 1) / (T - 1) along them; the extent is
+    the L of the variance that the motion has, so that shake and arcs have one too.
     """
     angle = torch.arange(DIRECTIONS, device=maps.device) * (math.pi / DIRECTIONS)
     along = torch.stack((angle.cos(), angle.sin()), -1)
@@ -75,4 +75,5 @@ def extents(maps: Tensor, size: int) -> Tensor:
     form = torch.einsum("ntdk,ntdl->ndkl", moved, moved) / maps.shape[1]
     grid = pixel_grid(size, maps.device)
     variance = torch.einsum("ndkl,khw,lhw->ndhw", form, grid, grid)
-    return (12 * variance).clamp(min=0).sqrt()
+    times = maps.shape[1]
+    return (12 * (times - 1) / (times + 1) * variance).clamp(min=0).sqrt()

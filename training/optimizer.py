@@ -17,7 +17,7 @@ from crispstream.model.network import Branch
 MOMENTUM = 0.95
 BETAS = (0.9, 0.99)
 VECTOR_RATE = 0.1
-"""Learning rate of biases and of normalisation, as a share of the convolutions'."""
+"""Learning rate of biases, of normalisation and of what reads motion, as a share of the convolutions'."""
 OUTPUT_RATE = 0.02
 """The same for the layers that write residuals: a residual is about 0.03, so that a full step would be all noise."""
 

@@ -108,8 +108,9 @@ def test_high_speed_frames_come_along_when_asked(data: Path, tmp_path: Path) -> 
 def test_the_contact_sheet_shows_samples_and_what_is_unknown(data: Path) -> None:
     batches = samples(data, 3, 48, 6.0, 0)
     sheet = contact_sheet(batches)
-    assert sheet.shape == (TITLE_HEIGHT + 5 * (48 + 4) - 4, 4 * (48 + 4) - 4, 3)
+    assert sheet.shape == (TITLE_HEIGHT + 5 * (48 + 4) - 4, 5 * (48 + 4) - 4, 3)
     blurred = (batches[0].blurry[0] * 255).round().byte().permute(1, 2, 0).numpy()[..., ::-1]
     assert np.array_equal(sheet[TITLE_HEIGHT : TITLE_HEIGHT + 48, :48], blurred)
-    last = sheet[-48:, 2 * 52 : 2 * 52 + 48]
-    assert (last[10, 20] == UNKNOWN).all(), "real blur has no mask label"
+    for column in (2, 3, 4):
+        last = sheet[-48:, column * 52 : column * 52 + 48]
+        assert (last[10, 20] == UNKNOWN).all(), "real blur has no labels"

@@ -8,7 +8,6 @@ import torch
 from crispstream.model.presets import preset
 from training.loss import motion_loss
 from training.motion import DIRECTIONS
-from training.normalised import folded
 from training.supervised import supervised
 from training.synthesis import Batch
 
@@ -28,11 +27,6 @@ def test_the_output_is_the_networks_and_the_motion_has_its_cells() -> None:
         for mine, its in zip(output, taught.net(picture), strict=True):
             torch.testing.assert_close(mine, its)
     assert motion.shape == (2, DIRECTIONS, *output.head.shape[2:])
-
-
-def test_what_is_folded_knows_nothing_of_it() -> None:
-    plain = folded(supervised(preset("nano")).net)
-    assert not [name for name in plain.state_dict() if "motion" in name]
 
 
 def test_motion_teaches_the_encoder_alone() -> None:

@@ -91,6 +91,11 @@ def test_a_session_leaves_weights_recipe_and_curves(whole: Path) -> None:
     assert {v.dtype for v in load_file(whole / "weights.safetensors").values()} == {torch.float16}
     assert cv2.imread(str(whole / "curves.png")).shape == (560, 800, 3)
     progress = json.loads((whole / "checkpoint" / INDEX).read_text())["progress"]
+    names = {name for name, value in stored(whole).items() if name.startswith("exp_avg.") and value.any()}
+    assert "exp_avg.motion.weight" in names, "motion is asked for"
+    assert "net.motion.weight" in stored(whole) and not any(
+        "motion" in name for name in load_file(whole / "weights.safetensors")
+    )
     assert [step for step, _ in progress["losses"]] == [1, 2, 3, 4] and [s for s, _ in progress["gains"]] == [4]
 
 
