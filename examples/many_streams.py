@@ -49,7 +49,10 @@ def write(stream: PoolStream, target: Path) -> str:
 
 def main() -> None:
     """Two threads a file: one reads and pushes, one fetches and writes."""
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     folder, *sources = map(Path, sys.argv[1:])
+    folder.mkdir(parents=True, exist_ok=True)
     with crispstream.Deblurrer("nano") as deblur, crispstream.DeblurrerPool(deblur) as pool:
         with ThreadPoolExecutor(2 * len(sources)) as threads:
             streams = [pool.open_stream() for _ in sources]

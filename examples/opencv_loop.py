@@ -16,6 +16,8 @@ import crispstream
 
 def main() -> None:
     """Restore picture after picture; a stream keeps the past, so that idle branches of the network are left out."""
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     source, target = sys.argv[1:]
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not capture.isOpened():

@@ -96,9 +96,18 @@ def test_every_command_takes_json_and_debug(call: Call, command: str) -> None:
     assert outcome.code == 0 and "--json" in outcome.out and "--debug" in outcome.out
 
 
+def test_a_wrong_option_points_at_the_help_of_its_command(call: Call) -> None:
+    call("run", "--nonsense").fails_with(2, "see crispstream run --help")
+    call("nonsense").fails_with(2, "see crispstream --help")
+
+
+def test_a_demo_of_a_preset_that_is_not_there_promises_no_minute(call: Call) -> None:
+    call("demo", "--preset", "nonsense").fails_with(2, "nonsense")
+
+
 def test_exit_codes_are_documented() -> None:
     table = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
-    for code in (0, 1, 2, 3, 4, 5, 130):
+    for code in (0, 1, 2, 3, 4, 5, 130, 141):
         assert f"| {code} |" in table and f"{code} " in cli.EPILOG
 
 

@@ -106,7 +106,7 @@ def load(folder: Path, net: nn.Module, average: dict[str, Tensor], optimizer: to
     try:
         net.load_state_dict({k[4:]: v for k, v in stored.items() if k.startswith("net.")})
     except RuntimeError as error:
-        hint = f"train with --preset {progress.preset}, or begin anew from weights with training.grow"
+        hint = f"give --preset {progress.preset} or another folder; what is old begins anew with training.grow"
         raise InputError(f"{folder} is a checkpoint of another '{progress.preset}' network", hint) from error
     for name in average:
         average[name].copy_(stored[f"average.{name}"])

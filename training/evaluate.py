@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from crispstream import manifest
 from crispstream.errors import CrispStreamError
 from crispstream.metrics import psnr
 from crispstream.model.network import HumanAwareNet
@@ -153,7 +154,7 @@ def main() -> None:
     try:
         print(json.dumps(figures_of(parser.parse_args()), indent=2))
     except (CrispStreamError, FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit("\n".join(filter(None, (f"error: {error}", getattr(error, "hint", "")))))
 
 
 def figures_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def figures_of(arguments: argparse.Namespace) -> dict[str, Any]:
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    weights = arguments.weights or Path("engines") / arguments.preset / "weights.safetensors"
+    weights = arguments.weights or manifest.load(arguments.preset).weights_path
     net = load_network(preset(arguments.preset), weights).to(device)
     sets = {name: getattr(arguments, name) for name in ("pairs", "frames", "photos", "davis", "sheets")}
     return evaluate(net, **sets)

@@ -95,12 +95,15 @@ class Packer:
         return []
 
     def high_speed(self) -> None:
-        """Pack every folder of 240 fps frames whole. Raises UsageError where it does not fit."""
+        """Pack every folder of 240 fps frames whole, or raise UsageError and write none where they do not fit."""
+        files: dict[str, bytes] = {}
         for path in sorted(self.data.glob("*240/*.jpg")):
             frame = cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2BGR)
             content = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, FRAME_QUALITY])[1]
-            if not self.write({f"{path.parent.name}/{path.name}": content.tobytes()}, 0, self.limit):
-                raise UsageError("the high-speed frames alone are larger", "give more --mib, or leave --frames out")
+            files[f"{path.parent.name}/{path.name}"] = content.tobytes()
+        if not self.write(files, 0, self.limit):
+            mib = sum(map(len, files.values())) / 2**20
+            raise UsageError(f"the high-speed frames alone are {mib:.1f} MiB", "give more --mib, or leave --frames out")
 
 
 def pack(data: Path, output: Path, mib: float, frames: bool = False) -> list[Row]:

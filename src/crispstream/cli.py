@@ -30,7 +30,8 @@ from crispstream.commands.run import run
 from crispstream.errors import ClosedPipeError, CrispStreamError, OutputError
 
 EPILOG = """Exit codes: 0 done; 1 unexpected failure; 2 wrong usage; 3 the input is missing or unreadable; 4 the output
-cannot be written; 5 an engine is missing, damaged or does not fit; 130 interrupted."""
+cannot be written; 5 an engine is missing, damaged or does not fit; 130 interrupted; 141 nobody reads
+standard output."""
 
 
 app = typer.Typer(
@@ -78,7 +79,9 @@ def main() -> None:
     except CrispStreamError as error:
         sys.exit(_fail(str(error), error.hint, error.exit_code, as_json))
     except typer.TyperException as error:
-        sys.exit(_fail(error.format_message(), "see crispstream --help", error.exit_code, as_json))
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "crispstream"
+        sys.exit(_fail(error.format_message(), f"see {command} --help", error.exit_code, as_json))
     except Exception as error:
         hint = "run again with --debug for the traceback"
         # The help is printed in there: what standard output would not take is still in its buffer.

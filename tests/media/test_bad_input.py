@@ -26,6 +26,7 @@ from crispstream.jobs import FolderJob
 from crispstream.sinks.partial import PartialFile
 from crispstream.sinks.raw import RawSink
 from crispstream.sinks.video import VideoSink
+from crispstream.sources.video import VideoSource
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,12 @@ def test_mp4_without_its_index(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     error = refused(InputError, path, tmp_path / "out.mp4")
     assert "not a video" in str(error) and "cut off" in error.hint
+
+
+def test_a_folder_is_no_film(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Is a directory") as caught:
+        VideoSource(tmp_path)
+    assert caught.value.hint == "name a file in it"
 
 
 def test_sound_alone_is_not_a_video(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from crispstream import manifest
 from crispstream.commands.common import Debug, Json, PresetOption, Report, missing_extra
 
 
@@ -25,6 +26,7 @@ def demo(
         from crispstream.demo import run_demo
 
         if source is None:
+            manifest.load(preset)  # a minute of waiting is not promised for what is not there
             print("crispstream: blurring and restoring a portrait; about a minute", file=sys.stderr)
         data = run_demo(source, output, preset, overwrite=overwrite, progress=not as_json)
     except ModuleNotFoundError as error:

@@ -56,10 +56,9 @@ class VideoSource:
             # Absolute, because FFmpeg takes what stands before a colon for a protocol: 10:30.mp4, concat:a.mp4.
             self._container = av.open(os.path.abspath(self.path), metadata_errors="surrogateescape")
         except (av.FFmpegError, ValueError) as error:
-            raise InputError(
-                f"{self.path} is not a video that can be read ({_reason(error)})",
-                "an MP4 that was cut off has lost its index: record or copy it again",
-            ) from error
+            cut = "an MP4 that was cut off has lost its index: record or copy it again"
+            hint = "name a file in it" if self.path.is_dir() else cut
+            raise InputError(f"{self.path} is not a video that can be read ({_reason(error)})", hint) from error
         if self._container.format.name == "concat":  # a text that names files, which may be anybody's
             self._container.close()
             raise InputError(f"{self.path} is a list of other files, not a video", "join them with ffmpeg first")
