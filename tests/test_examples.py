@@ -127,17 +127,17 @@ def test_many_streams(tmp_path: Path) -> None:
     sizes = ((64, 48), (96, 32), (64, 48))
     clips = [[blurred(i, size, n) for i in range(5 + n)] for n, size in enumerate(sizes)]
     sources = [clip(tmp_path / f"{n}.mkv", pictures) for n, pictures in enumerate(clips)]
-    (tmp_path / "out").mkdir()
-    said = example("many_streams.py", tmp_path / "out", *sources).decode().splitlines()
+    said = example("many_streams.py", tmp_path / "made/out", *sources).decode().splitlines()
     assert [line.split(" frames")[0] for line in said] == ["0.mkv: 5", "1.mkv: 6", "2.mkv: 7"]
     for number, pictures in enumerate(clips):
-        assert_restored(read(tmp_path / "out" / f"{number}.mkv"), pictures)
+        assert_restored(read(tmp_path / "made/out" / f"{number}.mkv"), pictures)
 
 
-def test_many_streams_into_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+def test_many_streams_end_when_one_cannot_be_written(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mkv", [blurred(0)])
+    (tmp_path / "out/in.mkv").mkdir(parents=True)
     with pytest.raises(subprocess.CalledProcessError):
-        example("many_streams.py", tmp_path / "nowhere", source)
+        example("many_streams.py", tmp_path / "out", source)
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
