@@ -19,19 +19,23 @@ FLOOR = 3e-5
 """Mean squared error (45 dB) below which better is worth little: sharp frames must not outweigh blurred ones."""
 
 
+def _pooled(label: Tensor, predicted: Tensor) -> Tensor:
+    return F.avg_pool2d(label, label.shape[-1] // predicted.shape[-1])
+
+
+def _mean_of_known(error: Tensor, known: Tensor) -> Tensor:
+    return (error.mean((1, 2, 3)) * known).sum() / known.sum().clamp(min=1)
+
+
 def _label_loss(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
-    pooled = F.avg_pool2d(label, label.shape[-1] // predicted.shape[-1])
-    per_sample = F.binary_cross_entropy(predicted.float().clamp(1e-4, 1 - 1e-4), pooled, reduction="none").mean(
-        (1, 2, 3)
-    )
-    return (per_sample * known).sum() / known.sum().clamp(min=1)
+    likely = predicted.float().clamp(1e-4, 1 - 1e-4)
+    return _mean_of_known(F.binary_cross_entropy(likely, _pooled(label, predicted), reduction="none"), known)
 
 
 def motion_loss(predicted: Tensor, batch: Batch) -> Tensor:
     """Mean squared error of the motion (N, DIRECTIONS, H', W') where it is known; a scalar in FP32, weighted."""
-    pooled = F.avg_pool2d(batch.motion, batch.motion.shape[-1] // predicted.shape[-1])
-    error = (predicted.float() - pooled).square().mean((1, 2, 3)) * batch.gate_known
-    return MOTION_WEIGHT * error.sum() / batch.gate_known.sum().clamp(min=1)
+    error = (predicted.float() - _pooled(batch.motion, predicted)).square()
+    return MOTION_WEIGHT * _mean_of_known(error, batch.gate_known)
 
 
 def frequency_loss(image: Tensor, sharp: Tensor) -> Tensor:
