@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import crispstream
-from crispstream import Deblurrer, Frame, PixelFormat
+from crispstream import Deblurrer, Frame, PixelFormat, manifest
 from crispstream.errors import EngineError, UsageError
 from crispstream.frame import plane_shapes
 from crispstream.gating import FADE_FRAMES, QUIET_FRAMES, SLOTS
@@ -243,9 +243,11 @@ def test_strength_outside_its_range(strength: float) -> None:
         Deblurrer("nano", strength=strength)
 
 
-def test_unknown_names() -> None:
-    with pytest.raises(EngineError, match="weights"):
-        Deblurrer("base")
+def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.setattr(manifest, "_shipped", lambda: tmp_path)
+        with pytest.raises(EngineError, match="weights"):
+            Deblurrer("base")
     with pytest.raises(UsageError, match="unknown"):
         Deblurrer("nano", device="tpu")
     with pytest.raises(UsageError, match="unknown"):

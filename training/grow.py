@@ -34,9 +34,10 @@ PICTURES, SIZE, LONGEST = 32, 192, 24.0
 
 
 def grown(trained: HumanAwareNet, size: Preset) -> HumanAwareNet:
-    """A bare network of ``size`` that computes what ``trained`` does; new blocks end in zeros.
+    """A bare network of ``size`` that computes what ``trained`` does; new blocks end in zeros, and what a guide says
+    counts for nothing yet. The guide is grown likewise, from the background branch.
 
-    Raises UsageError where ``size`` differs in more than blocks that are added.
+    Raises UsageError where ``size`` differs in more than blocks and a guide that are added.
     """
     net = HumanAwareNet(size).eval()
     for module in net.modules():
@@ -47,6 +48,12 @@ def grown(trained: HumanAwareNet, size: Preset) -> HumanAwareNet:
         hint = "widths must be the same, and no scale may have fewer blocks"
         raise UsageError(f"'{size.name}' is not '{trained.preset.name}' with more blocks", hint)
     net.load_state_dict(values | known)
+    if size.guide and not trained.preset.guide:
+        assert net.encoder.guide is not None
+        nn.init.zeros_(net.encoder.guided.weight)
+        first = grown(trained, size.guide)
+        net.encoder.guide.trunk.load_state_dict(first.encoder.state_dict(), strict=False)  # a head is not wanted
+        net.encoder.guide.branch.load_state_dict(first.background.state_dict())
     return net
 
 
@@ -70,20 +77,16 @@ def trainable(net: HumanAwareNet, pictures: Tensor) -> HumanAwareNet:
     for hook in hooks:
         hook.remove()
 
-    fresh = {f"{name}.{part}" for name, m in net.named_modules() if _idle(m) for part in ("first", "second")}
+    idle = {name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and not bool(m.weight.any())}
+    fresh = idle | {name.removesuffix("second") + "first" for name in idle if name.endswith(".second")}
     normalised(net).eval()
     for name, module in net.named_modules():
         if isinstance(module, Normalised) and name not in fresh:
             _settle(module, *seen[name])
-        elif isinstance(module, ResidualBlock) and f"{name}.second" in fresh:
-            assert isinstance(module.second, Normalised)
-            nn.init.kaiming_normal_(module.second.conv.weight, nonlinearity="relu")
-            nn.init.zeros_(module.second.norm.weight)
+        elif isinstance(module, Normalised) and name in idle:
+            nn.init.kaiming_normal_(module.conv.weight, nonlinearity="relu")
+            nn.init.zeros_(module.norm.weight)
     return net
-
-
-def _idle(module: nn.Module) -> bool:
-    return isinstance(module, ResidualBlock) and not bool(module.second.weight.any())
 
 
 def _settle(module: Normalised, mean: Tensor, variance: Tensor) -> None:

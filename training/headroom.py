@@ -15,7 +15,7 @@ from torch import nn
 
 from crispstream.export.frames import Rgb, stress_frames
 from crispstream.export.precision import largest_activation
-from crispstream.model.network import Branch, HumanAwareNet
+from crispstream.model.network import Branch, HumanAwareNet, Trunk
 
 TARGET = 2048.0
 """A quarter of what ``crispstream verify`` allows; its frames are not the worst there are."""
@@ -26,9 +26,12 @@ MOST_HALVINGS = 32
 @torch.no_grad()
 def shrink_activations(net: HumanAwareNet, factor: float) -> None:
     """Divide activations, but not outputs and factors, by ``factor``, in place; head and residuals stay as they are."""
-    branches = (net.foreground, net.background)
+    branches = [module for module in net.modules() if isinstance(module, Branch)]
     unscaled = [net.encoder.head_out, *(b.out for b in branches), *(b.up0.project for b in branches)]
-    net.encoder.stem.weight.div_(factor)
+    for first in [module.stem for module in net.modules() if isinstance(module, Trunk)]:
+        first.weight.div_(factor)
+    if net.encoder.guide:
+        net.encoder.guided.weight.div_(factor)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             assert module.bias is not None

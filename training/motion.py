@@ -12,23 +12,30 @@ from torch import Tensor
 DIRECTIONS = 4
 """0, 45, 90 and 135 degrees from the row, down the picture: what `extents` measures along."""
 
+SHAKE = 0.15
+"""Share of the paths that shake."""
+
+ACCELERATION = 0.5
+"""Standard deviation of the logarithm by which the speed differs between mid-exposure and either end."""
+
 
 def random_paths(count: int, times: int, extent: Tensor, generator: torch.Generator) -> Tensor:
     """Translation paths (count, times, 2) in pixels, (0, 0) at the middle sample, largest displacement = extent / 2.
 
-    ``times`` is odd, ``extent`` (count,) pixels. A third are straight, a third arcs, a third random shake (integrated
-    Gaussian velocity, as hand-held cameras show).
+    ``times`` is odd, ``extent`` (count,) pixels. Most are straight or nearly so and at nearly even speed, as what moves
+    in a video frame does within its exposure; some are arcs; SHAKE of them random shake (integrated Gaussian velocity,
+    as hand-held cameras show over longer exposures).
     """
     t = torch.linspace(-1, 1, times)
-    angle = torch.rand(count, generator=generator) * (2 * math.pi)
-    bend = (torch.rand(count, generator=generator) * 2 - 1) * math.pi
-    kind = torch.randint(0, 3, (count,), generator=generator)
-    bend = torch.where(kind == 1, bend, torch.zeros_like(bend))
-    heading = angle[:, None] + bend[:, None] * t
-    velocity = torch.stack((heading.cos(), heading.sin()), -1)
+    angle = torch.rand(count, 1, generator=generator) * (2 * math.pi)
+    bend = (torch.rand(count, 1, generator=generator) * 2 - 1) ** 3 * math.pi
+    speed = (torch.randn(count, 1, generator=generator) * ACCELERATION * t).exp()
+    heading = angle + bend * t
+    velocity = torch.stack((heading.cos(), heading.sin()), -1) * speed[..., None]
     shake = torch.cumsum(torch.randn(count, times, 2, generator=generator), 1) / math.sqrt(times)
     drift = torch.randn(count, 1, 2, generator=generator)
-    velocity = torch.where((kind == 2)[:, None, None], shake + drift, velocity)
+    shakes = torch.rand(count, 1, 1, generator=generator) < SHAKE
+    velocity = torch.where(shakes, shake + drift, velocity)
     path = torch.cumsum(velocity, 1)
     path = path - path[:, times // 2 : times // 2 + 1]
     reach = path.norm(dim=-1).amax(1).clamp(min=1e-6)

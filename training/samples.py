@@ -22,7 +22,7 @@ from training.synthesis import Batch
 POOL_BATCHES = 24
 AHEAD = 8
 SOFTNESS = 0.5
-SHORTEST, LONGEST, GROWTH = 5.0, 16.0, 16.0
+SHORTEST, LONGEST, GROWTH = 5.0, 16.0, 32.0
 """Pixels: a batch's longest blur is drawn from SHORTEST to LONGEST at first, and to GROWTH more in the end."""
 
 

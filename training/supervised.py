@@ -7,12 +7,23 @@ tell directions apart (docs/ablations.md), so its features are asked for them as
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from crispstream.model.network import HumanAwareNet, Output
 from crispstream.model.presets import Preset
 from training.motion import DIRECTIONS
 from training.normalised import normalised
+
+
+class Taught(NamedTuple):
+    """The network's ``output``; ``motion`` (N, DIRECTIONS, H', W') in units of FARTHEST; ``guidance`` (N, 3, H/2, W/2),
+    what the guide, if there is one, adds to the frame at half its size."""
+
+    output: Output
+    motion: Tensor
+    guidance: Tensor | None
 
 
 class Supervised(nn.Module):
@@ -24,11 +35,13 @@ class Supervised(nn.Module):
         self.motion = nn.Linear(net.preset.channels[2], DIRECTIONS)
         nn.init.zeros_(self.motion.weight)
 
-    def forward(self, image: Tensor) -> tuple[Output, Tensor]:
-        """RGB (N, 3, H, W) -> the network's output and the motion (N, DIRECTIONS, H', W') in units of FARTHEST."""
-        features = self.net.encode(image)
+    def forward(self, image: Tensor) -> Taught:
+        """RGB (N, 3, H, W), sides a multiple of the preset's ``multiple``."""
+        packed, encoder = self.net.packed(image), self.net.encoder
+        guidance = encoder.guide(packed) if encoder.guide else None
+        features = encoder.features(packed, guidance)
         motion = self.motion(features[2].movedim(1, -1)).movedim(-1, 1)
-        return self.net.decode(image, features), motion
+        return Taught(self.net.decode(image, features), motion, guidance)
 
 
 def supervised(size: Preset) -> Supervised:

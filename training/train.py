@@ -26,7 +26,7 @@ from training import checkpoint
 from training.curves import save_curves
 from training.dataset import HighSpeedSet, PhotoSet, read_manifest
 from training.headroom import with_headroom
-from training.loss import motion_loss, total_loss
+from training.loss import taught_loss
 from training.measures import NEARLY_SHARP
 from training.normalised import folded
 from training.optimizer import MuonAdam
@@ -101,8 +101,8 @@ class Trainer:
         progress = self.progress
         self.optimizer.rate = rate_at(progress.step, self.arguments.steps, self.arguments.rate)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            output, motion = self.forward(batch.blurry.contiguous(memory_format=torch.channels_last))
-        loss = total_loss(output, batch) + motion_loss(motion, batch)
+            taught = self.forward(batch.blurry.contiguous(memory_format=torch.channels_last))
+        loss = taught_loss(taught, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)

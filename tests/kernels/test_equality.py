@@ -63,6 +63,24 @@ def test_unpack(
         assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_unpack_of_a_tensor_too_large_for_caches(pixel_format: PixelFormat, offset: int) -> None:
+    """Past the caches where rows are aligned, through them where they are not: the same bytes, and none beside them."""
+    frame = random_frame(np.random.default_rng(0), pixel_format, (2040, 710), COLORS[0])
+    geometry = Geometry.for_size(2040, 710, pack=2, multiple=16, map_stride=8)
+    expected = np.empty(geometry.packed_shape, np.float32)
+    assert expected.nbytes >= 16 * 2**20
+    reference.unpack(frame, geometry, expected)
+    for threads in (1, 3):
+        memory = np.full(expected.size + 40, -1, np.float32)
+        start = -memory.ctypes.data // 4 % 16 + 16 + offset
+        found = memory[start : start + expected.size].reshape(expected.shape)
+        bindings.unpack(frame, geometry, found, threads)
+        assert found.tobytes() == expected.tobytes()
+        assert (memory[:start] == -1).all() and (memory[start + expected.size :] == -1).all()
+
+
 @pytest.mark.parametrize("out_format", FORMATS)
 @pytest.mark.parametrize("pixel_format", FORMATS)
 @settings(EXAMPLES, max_examples=60)

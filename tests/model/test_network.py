@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from crispstream.errors import EngineError, UsageError
 from crispstream.model.network import HumanAwareNet
-from crispstream.model.pixels import blend, pack, pad_to_multiple
+from crispstream.model.pixels import blend, halving, pack, pad_to_multiple, spreading
 from crispstream.model.presets import PRESETS, preset
 from crispstream.model.weights import load_network, save_weights
 
@@ -60,7 +61,8 @@ def test_any_size_and_untrained_is_the_identity(name: str, height: int, width: i
 
 
 def test_only_fp16_safe_layers() -> None:
-    allowed = {"Conv2d", "Sequential", "ResidualBlock", "Upsample", "Modulation", "Encoder", "Branch", "HumanAwareNet"}
+    allowed = {"Conv2d", "Sequential", "ResidualBlock", "Upsample", "Modulation", "Trunk", "Guide", "Encoder", "Branch"}
+    allowed |= {"HumanAwareNet"}
     assert {type(m).__name__ for m in HumanAwareNet(preset("base")).modules()} <= allowed
 
 
@@ -70,6 +72,13 @@ def test_pack_inverts_and_pads_by_replication() -> None:
     assert padded.shape == (1, 3, 8, 8)
     assert torch.equal(padded[..., 5:, :6], image[..., 4:5, :].expand(-1, -1, 3, -1))
     assert torch.equal(torch.nn.functional.pixel_shuffle(pack(padded, 4), 4), padded)
+
+
+def test_halving_and_spreading_are_averaging_and_the_inverse_of_pack() -> None:
+    image = torch.rand(2, 3, 16, 24)
+    halved = F.conv2d(pack(image, 2), halving(), stride=2)
+    torch.testing.assert_close(halved, pack(F.avg_pool2d(image, 2), 2))
+    assert torch.equal(F.conv_transpose2d(pack(image, 2), spreading(), stride=2), image)
 
 
 class TestBlend:

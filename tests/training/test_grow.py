@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from crispstream.errors import UsageError
 from crispstream.model.network import HumanAwareNet, ResidualBlock
@@ -16,7 +17,7 @@ from crispstream.model.presets import Preset, preset
 from crispstream.model.weights import save_weights
 from training import grow, train
 from training.grow import grown, trainable
-from training.normalised import folded
+from training.normalised import Normalised, folded
 from training.schedule import Shape
 
 NANO = preset("nano")
@@ -34,7 +35,7 @@ def trained() -> HumanAwareNet:
 
 @torch.inference_mode()
 def assert_same(net: HumanAwareNet, other: HumanAwareNet) -> None:
-    for a, b in zip(net(picture := torch.rand(2, 3, 48, 80)), other(picture), strict=True):
+    for a, b in zip(net(picture := torch.rand(2, 3, 64, 96)), other(picture), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -53,6 +54,22 @@ def test_what_is_grown_computes_the_same_and_learns_in_every_new_block(size: Pre
     new = [m.second.norm for m in net.modules() if isinstance(m, ResidualBlock) and not m.second.norm.weight.any()]
     blocks = [sum((*p.encoder_blocks, p.context[1], *2 * p.branch_blocks)) for p in (NANO, size)]
     assert len(new) == blocks[1] - blocks[0] and all(norm.weight.grad.any() for norm in new)
+
+
+def test_a_guide_begins_as_the_background_branch_on_half_the_picture_and_is_taken_in() -> None:
+    first = trained()
+    net = grown(first, preset("base"))
+    assert_same(net, first)
+    net = trainable(net, picture := torch.rand(4, 3, 64, 64))
+    assert_same(net, first)
+    halved = F.avg_pool2d(picture, 2)
+    with torch.inference_mode():
+        expected = F.pixel_shuffle(first(halved).background, 2)
+        assert net.eval().encoder.guide is not None
+        torch.testing.assert_close(net.encoder.guide(net.packed(picture)), expected, rtol=1e-4, atol=1e-4)
+
+    net.train()(picture).image.square().sum().backward()
+    assert isinstance(net.encoder.guided, Normalised) and net.encoder.guided.norm.weight.grad.any()
 
 
 def test_other_widths_and_fewer_blocks_are_refused() -> None:
@@ -83,6 +100,8 @@ def test_training_goes_on_from_it(
     with pytest.raises(SystemExit, match="holds a training already"):
         grow.main()
     elsewhere = ["--data", str(data), "--run", str(tmp_path / "other")]
-    monkeypatch.setattr(sys, "argv", ["grow", "--first", "nano", "--preset", "base", *elsewhere])
+    save_weights(HumanAwareNet(preset("small")), tmp_path / "small.safetensors")
+    larger = ["grow", "--first", "small", "--weights", str(tmp_path / "small.safetensors"), "--preset", "nano"]
+    monkeypatch.setattr(sys, "argv", [*larger, *elsewhere])
     with pytest.raises(SystemExit, match="with more blocks"):
         grow.main()

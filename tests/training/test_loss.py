@@ -8,8 +8,18 @@ import pytest
 import torch
 
 from crispstream.model.network import Output
-from training.loss import frequency_loss, total_loss
+from training.loss import (
+    FLOOR,
+    GUIDE_WEIGHT,
+    MOTION_WEIGHT,
+    PICTURE_WEIGHT,
+    frequency_loss,
+    guide_loss,
+    taught_loss,
+    total_loss,
+)
 from training.schedule import STAGES, Shape, rate_at, shape_at
+from training.supervised import Taught
 from training.synthesis import Batch
 
 
@@ -41,6 +51,22 @@ def test_each_error_raises_the_loss() -> None:
     assert float(total_loss(Output(sharp, head + 0.9, nothing, nothing), unknown)) == pytest.approx(
         float(total_loss(Output(sharp, head, nothing, nothing), unknown))
     )
+
+
+def test_the_guide_is_measured_on_the_halved_picture() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sharp, label = torch.rand(1, 3, 16, 16, generator=generator), torch.zeros(1, 1, 16, 16)
+    yes = torch.tensor([True])
+    batch = Batch(sharp * 0.5, sharp, label, label, label.expand(1, 4, 16, 16), yes, yes)
+    halved = sharp.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
+    losses = [float(guide_loss(halved * share, batch)) for share in (0.5, 0.45, 0.55, 0.0)]
+    assert min(losses) == losses[0] == pytest.approx(GUIDE_WEIGHT * PICTURE_WEIGHT * 10 * np.log10(FLOOR), rel=1e-4)
+    output = Output(sharp, torch.zeros(1, 2, 2, 2), label, label)
+    taught = Taught(output, torch.zeros(1, 4, 2, 2), None)
+    alone = float(taught_loss(taught, batch))
+    assert float(taught_loss(taught._replace(guidance=halved * 0.5), batch)) == pytest.approx(alone + losses[0])
+    moved = taught_loss(taught._replace(motion=torch.ones(1, 4, 2, 2)), batch)
+    assert float(moved) == pytest.approx(alone + MOTION_WEIGHT)
 
 
 @pytest.mark.parametrize("full", [Shape(128, 8), Shape(256, 16), Shape(192, 6)])

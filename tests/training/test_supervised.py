@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from crispstream.model.presets import preset
-from training.loss import motion_loss
+from training.loss import guide_loss, motion_loss
 from training.motion import DIRECTIONS
 from training.supervised import supervised
 from training.synthesis import Batch
@@ -23,17 +23,32 @@ def test_the_output_is_the_networks_and_the_motion_has_its_cells() -> None:
     taught = supervised(preset("nano")).eval()
     picture = torch.rand(2, 3, 40, 48)
     with torch.inference_mode():
-        output, motion = taught(picture)
+        output, motion, guidance = taught(picture)
         for mine, its in zip(output, taught.net(picture), strict=True):
             torch.testing.assert_close(mine, its)
-    assert motion.shape == (2, DIRECTIONS, *output.head.shape[2:])
+    assert motion.shape == (2, DIRECTIONS, *output.head.shape[2:]) and guidance is None
+
+
+def test_what_the_guide_says_is_learnt_from_and_heard() -> None:
+    torch.manual_seed(0)
+    taught = supervised(preset("base"))
+    batch = sample(0.5, [True, True])
+    output, _, guidance = taught(batch.blurry)
+    assert guidance is not None and guidance.shape == (2, 3, 16, 16)
+    guide_loss(guidance, batch._replace(sharp=batch.sharp * 0.9)).backward()  # type: ignore[no-untyped-call]
+    guide = taught.net.encoder.guide
+    assert guide is not None and guide.branch.out.weight.grad.any() and taught.net.encoder.stem.conv.weight.grad is None
+
+    torch.nn.init.normal_(guide.branch.out.weight)
+    torch.nn.init.normal_(taught.net.background.out.weight)
+    assert not torch.equal(taught(batch.blurry).output.background, output.background)
 
 
 def test_motion_teaches_the_encoder_alone() -> None:
     taught = supervised(preset("nano"))
     torch.nn.init.normal_(taught.motion.weight)
     batch = sample(0.5, [True, True])
-    motion_loss(taught(batch.blurry)[1], batch).backward()  # type: ignore[no-untyped-call]
+    motion_loss(taught(batch.blurry).motion, batch).backward()  # type: ignore[no-untyped-call]
     assert taught.net.encoder.stem.conv.weight.grad.any() and taught.motion.bias.grad.any()
     assert all(p.grad is None for p in taught.net.foreground.parameters())
 
@@ -57,7 +72,7 @@ def test_it_learns_the_direction_of_stripes() -> None:
     batch.motion[0, 0] = batch.motion[1, 2] = 0.5
     errors = []
     for _ in range(25):
-        loss = motion_loss(taught(picture + torch.rand(2, 3, 32, 32) * 0.05)[1], batch)
+        loss = motion_loss(taught(picture + torch.rand(2, 3, 32, 32) * 0.05).motion, batch)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

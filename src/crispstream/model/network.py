@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispstream.model.initialisation import keep_variance, whiten_stem
-from crispstream.model.pixels import blend, pack, pad_to_multiple
+from crispstream.model.pixels import blend, halving, pack, pad_to_multiple, spreading
 from crispstream.model.presets import HEAD_CHANNELS, Preset
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -81,8 +81,8 @@ class Modulation(nn.Module):
         return skip * F.interpolate(self.project(x), scale_factor=2.0, mode="nearest")
 
 
-class Encoder(nn.Module):
-    """Packed frame (N, 3 s^2, H/s, W/s) -> features at H/s, H/2s, H/4s and the head (N, 2, H/4s, W/4s) in [0, 1]."""
+class Trunk(nn.Module):
+    """Packed frame (N, 3 s^2, H/s, W/s) -> features at H/s, H/2s, H/4s."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -98,15 +98,14 @@ class Encoder(nn.Module):
         self.down3 = _conv(c2, deep, stride=2)
         self.context = _blocks(deep, deep_blocks)
         self.up2 = Upsample(deep, c2)
-        self.head_mix = _conv(c2, HEAD_CHANNELS)
-        self.head_out = _conv(HEAD_CHANNELS, 2)
 
-    def forward(self, packed: Tensor) -> Features:
-        f0 = self.blocks0(F.relu(self.stem(packed)))
+    def look(self, packed: Tensor, beside: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The features; ``beside`` (N, C, H/s, W/s) is added to what the stem sees."""
+        seen = self.stem(packed)
+        f0 = self.blocks0(F.relu(seen if beside is None else seen + beside))
         f1 = self.blocks1(F.relu(self.down1(f0)))
         f2 = self.blocks2(F.relu(self.down2(f1)))
-        f2 = self.up2(self.context(F.relu(self.down3(f2))), f2)
-        return f0, f1, f2, torch.sigmoid(self.head_out(F.relu(self.head_mix(f2))))
+        return f0, f1, self.up2(self.context(F.relu(self.down3(f2))), f2)
 
 
 class Branch(nn.Module):
@@ -129,6 +128,50 @@ class Branch(nn.Module):
         return residual
 
 
+class Guide(nn.Module):
+    """What blur does to the picture at half its size, where long motion is short: packed frame (N, 3 s^2, H/s, W/s) ->
+    residual of the halved frame (N, 3, H/2, W/2).
+
+    From coarse to fine, as in SRN (Tao et al., CVPR 2018), but once.
+    """
+
+    halve: Tensor
+    spread: Tensor
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        # Averaging and depth-to-space as convolutions, which engines do best. They are kept with the weights, but never
+        # learnt.
+        self.register_buffer("halve", halving())
+        self.register_buffer("spread", spreading())
+        self.trunk = Trunk(preset)
+        self.branch = Branch(preset)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        residual = self.branch(*self.trunk.look(F.conv2d(packed, self.halve, stride=2)))
+        return F.conv_transpose2d(residual, self.spread, stride=2)
+
+
+class Encoder(Trunk):
+    """Packed frame (N, 3 s^2, H/s, W/s) -> features at H/s, H/2s, H/4s and the head (N, 2, H/4s, W/4s) in [0, 1]."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        self.head_mix = _conv(preset.channels[2], HEAD_CHANNELS)
+        self.head_out = _conv(HEAD_CHANNELS, 2)
+        self.guide = Guide(preset.guide) if preset.guide else None
+        if preset.guide:
+            self.guided = _conv(3, preset.channels[0])
+
+    def forward(self, packed: Tensor) -> Features:
+        return self.features(packed, self.guide(packed) if self.guide else None)
+
+    def features(self, packed: Tensor, guidance: Tensor | None) -> Features:
+        """The same with what the guide says (N, 3, H/2, W/2), or without a guide."""
+        f0, f1, f2 = self.look(packed, None if guidance is None else self.guided(guidance))
+        return f0, f1, f2, torch.sigmoid(self.head_out(F.relu(self.head_mix(f2))))
+
+
 class HumanAwareNet(nn.Module):
     """The whole function: RGB frame in [0, 1] (N, 3, H, W), any size -> restored frame and what led to it."""
 
@@ -143,9 +186,10 @@ class HumanAwareNet(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         keep_variance(self)
-        whiten_stem(self.encoder.stem, self.preset.pack)
         for module in self.modules():
-            if isinstance(module, ResidualBlock):
+            if isinstance(module, Trunk):
+                whiten_stem(module.stem, self.preset.pack)
+            elif isinstance(module, ResidualBlock):
                 module.second.weight.mul_(0.1)  # depth starts harmless
             elif isinstance(module, Branch):
                 module.up1.project.weight.mul_(0.5)  # what comes from below starts as a hint
@@ -154,13 +198,12 @@ class HumanAwareNet(nn.Module):
                 module.up0.project.bias.fill_(1.0)  # a factor starts as 1
                 module.out.weight.zero_()  # an untrained network is the identity
 
-    def encode(self, image: Tensor) -> Features:
-        """RGB frame (N, 3, H, W) of any size -> what the encoder finds in it, padded."""
-        features: Features = self.encoder(pack(pad_to_multiple(image, self.preset.multiple), self.preset.pack))
-        return features
+    def packed(self, image: Tensor) -> Tensor:
+        """RGB frame (N, 3, H, W) of any size -> what the encoder reads, padded (N, 3 s^2, H/s, W/s)."""
+        return pack(pad_to_multiple(image, self.preset.multiple), self.preset.pack)
 
     def forward(self, image: Tensor, strength: float = 1.0) -> Output:
-        return self.decode(image, self.encode(image), strength)
+        return self.decode(image, self.encoder(self.packed(image)), strength)
 
     def decode(self, image: Tensor, features: Features, strength: float = 1.0) -> Output:
         """Both branches, and the frame with their residuals blended in."""

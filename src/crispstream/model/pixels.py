@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +19,20 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 def pack(image: Tensor, factor: int) -> Tensor:
     """Space-to-depth: (N, 3, H, W) -> (N, 3 s^2, H/s, W/s), channel = c s^2 + dy s + dx."""
     return F.pixel_unshuffle(image, factor)
+
+
+def halving() -> Tensor:
+    """Weights (12, 12, 2, 2) of the convolution of stride 2 that makes a frame packed by 2 the packed frame of half its
+    size: each pixel the mean of four."""
+    weights = torch.zeros(3, 2, 2, 3, 4, 2, 2)
+    for colour, dy, dx in itertools.product(range(3), range(2), range(2)):
+        weights[colour, dy, dx, colour, :, dy, dx] = 0.25
+    return weights.flatten(0, 2).flatten(1, 2)
+
+
+def spreading() -> Tensor:
+    """Weights (12, 3, 2, 2) of the transposed convolution of stride 2 that undoes ``pack`` by 2."""
+    return torch.eye(12).view(12, 3, 2, 2)
 
 
 def blend(

@@ -12,12 +12,12 @@ Span = tuple[int, int]
 def receptive_radius(preset: Preset) -> int:
     """Pixels, along either axis, from a pixel of the restored RGB picture to the farthest one that it depends on.
 
-    Through head, blend and both branches, by the longest way: every layer on the way down and the context. What unpack
-    interpolates chroma from (two more pixels in 4:2:0) is not in it.
+    Through head, blend and both branches, by the longest way: every layer on the way down, the context, the guide. What
+    unpack interpolates chroma from (two more pixels in 4:2:0) is not in it.
     """
     radius = 0
     for pixel in range(preset.multiple):  # the scales repeat after so many
-        for first, last in map(lambda span: _input(preset, span), (_residual(preset, pixel), _head(preset, pixel))):
+        for first, last in (_input(preset, _residual(preset, pixel)), _input(preset, _head(preset, pixel))):
             radius = max(radius, pixel - first, last - pixel)
     return radius
 
@@ -44,8 +44,12 @@ def _input(preset: Preset, features2: Span) -> Span:
     span = _grow(_coarser(features2), 2 * preset.context[1])
     for blocks in (e2, e1, e0):
         span = _grow(_finer(span), 2 * blocks)
-    first, last = _grow(span, 1)  # the stem
-    return first * preset.pack, last * preset.pack + preset.pack - 1
+    first, last = _grow(span, 1)  # the stem, and what takes the guide in
+    if preset.guide is None:
+        return first * preset.pack, last * preset.pack + preset.pack - 1
+    # Cells of the stem are pixels of the halved picture, and no layer sees farther than its guide.
+    reach = [_input(preset.guide, _residual(preset.guide, cell)) for cell in (first, last)]
+    return 2 * reach[0][0], 2 * reach[1][1] + 1
 
 
 def _grow(span: Span, cells: int) -> Span:
