@@ -23,6 +23,9 @@ from .int8_rounding import Array, neighbourhoods, round_weights
 ENCODER, BRANCHES = PARTS[0], PARTS[1:]
 CODE = 1 / 255
 """Step of the input: pixels have 8 bits, so that quantising them changes nothing."""
+GUIDE = "/guide/"
+"""How the names of the guide's nodes begin. It is a twelfth of the arithmetic, and its first convolution is a second
+one that reads pixels, which 8 bits hurt."""
 PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
 """Tells ONNX Runtime that the graph needs no preparation (it is folded already), which it would advise otherwise."""
 
@@ -31,11 +34,11 @@ def quantise(engine: Manifest, packed: Sequence[Array]) -> dict[str, bytes]:
     """The INT8 graph of every part. ``packed``: inputs of the network, (1, 3 s^2, H/s, W/s), any sizes.
 
     Activations have 8 bits and one range for a tensor, from the smallest to the largest value that ``packed`` leads to;
-    weights have 7 bits and a step for each output. Raises EngineError where the graphs are not what we export.
+    weights have 7 bits and a step for each output; a guide stays in FP32. Raises EngineError where the graphs are not
+    what we export.
     """
     models = {part: _float_graph(engine, part) for part in PARTS}
-    stem = next(node for node in models[ENCODER].graph.node if "packed" in node.input)
-    weight = _initializer(models[ENCODER], stem.input[1])
+    weight = _initializer(models[ENCODER], "encoder.stem.weight")
     rounded, steps = round_weights(numpy_helper.to_array(weight), neighbourhoods(packed))
     weight.CopyFrom(numpy_helper.from_array(rounded, weight.name))
     # The branches learn their ranges from this encoder: both sides of a boundary then have the same step.
@@ -104,6 +107,7 @@ def _static(
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in model.graph.node if node.name.startswith(GUIDE)],
             extra_options={"TensorQuantOverrides": exact},
         )
         return onnx.load(path)

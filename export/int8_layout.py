@@ -25,7 +25,8 @@ def lay_out(model: ModelProto, channels: int) -> None:
     del graph.value_info[:]
     nodes: list[NodeProto] = []
     for node in graph.node:
-        nodes += _upsampling(model, node) if node.op_type == "Resize" else [node]
+        codes = node.op_type == "Resize" and _producer(graph.node, node.input[0]).op_type == "DequantizeLinear"
+        nodes += _upsampling(model, node) if codes else [node]
     for value in graph.output:
         if value.name.startswith("features"):
             nodes += _codes_out(nodes, value)

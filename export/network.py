@@ -99,9 +99,14 @@ def _not_half(trt: Any, layer: Any) -> list[str]:
     tensors += [layer.get_output(i) for i in range(layer.num_outputs)]
     kinds = [tensor.dtype for tensor in tensors if tensor is not None and tensor.dtype not in (half, *whole)]
     found = [str(kind) for kind in kinds]
-    if layer.type == trt.LayerType.CONVOLUTION:
+    # get_layer returns the base class.
+    kind = {
+        trt.LayerType.CONVOLUTION: trt.IConvolutionLayer,
+        trt.LayerType.DECONVOLUTION: trt.IDeconvolutionLayer,
+    }.get(layer.type)
+    if kind:
         found += [str(tensor.dtype) for tensor in tensors if tensor is not None and tensor.dtype in whole]
-        layer.__class__ = trt.IConvolutionLayer  # get_layer returns the base class
+        layer.__class__ = kind
         values = {"weights": layer.kernel, "bias": layer.bias}
         found += [f"{name} of {v.dtype}" for name, v in values.items() if v.size and v.dtype != "float16"]
     return found

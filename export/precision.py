@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crispstream.engine.onnxruntime import OnnxRuntimeEngine
 from crispstream.manifest import Manifest
 from crispstream.model.network import HumanAwareNet, Output
-from crispstream.model.pixels import blend, pack, pad_to_multiple
+from crispstream.model.pixels import blend
 from crispstream.runners.protocol import geometry_of
 
 from .build import build
@@ -39,7 +39,7 @@ def half_errors(engine: Manifest, net: HumanAwareNet, pictures: dict[str, Rgb]) 
         for rgb in pictures.values():
             image = image_tensor(rgb)
             spec = run_network(net, image)
-            *features, head = half.encoder(pack(pad_to_multiple(image, engine.multiple), engine.pack).half())
+            *features, head = half.encoder(half.packed(image).half())
             maps = [t.float() for t in (head, half.foreground(*features), half.background(*features))]
             plain = Output(blend(image, maps[0], maps[1], maps[2], engine.pack), *maps)
             errors["plain"].append(largest_difference(spec, plain))

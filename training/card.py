@@ -13,7 +13,7 @@ from typing import Any
 
 from crispstream.errors import CrispStreamError
 from crispstream.manifest import Manifest, load
-from crispstream.model.presets import PRESETS
+from crispstream.model.presets import PRESETS, preset
 
 MEANT_FOR = {
     "nano": "the smallest preset, for two CPU cores at 640x360 and for small boards",
@@ -38,6 +38,7 @@ def card(engine: Manifest) -> str:
     return TEMPLATE.read_text(encoding="utf-8").format(
         preset=engine.preset,
         meant_for=MEANT_FOR[engine.preset],
+        guide="; a guide that restores the frame at half its size first" if preset(engine.preset).guide else "",
         macs=total,
         encoder=costs["encoder"],
         gmacs=total * 640 * 360 / 1e9,

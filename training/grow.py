@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start a deeper preset where a trained one stands: ``python -m training.grow --first nano --preset small --data DIR``.
 
-Blocks that the trained network lacks begin as the identity, so that the larger one computes the same at first (Net2Net,
-Chen et al., ICLR 2016) and only has to learn what its depth adds. ``training.train --run`` takes it up from there.
+Blocks that the trained network lacks begin as the identity, and a guide is not listened to yet, so that the larger one
+computes the same at first (Net2Net, Chen et al., ICLR 2016) and only has to learn what its depth adds.
+``training.train --run`` takes it up from there.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def trainable(net: HumanAwareNet, pictures: Tensor) -> HumanAwareNet:
     """``net`` with the normalisations that ``training.normalised`` folded away; computes the same in evaluation mode.
 
     They get the mean and deviation that each channel has on ``pictures`` (N, 3, H, W). Blocks that are still the
-    identity get those of a fresh network, but for the factor zero that they end in.
+    identity, and what takes a guide in, get those of a fresh network, but for the factor zero that they end in.
     """
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -2,13 +2,15 @@
 """Keep activations far from FP16's limit of 65504 without changing what the network computes.
 
 Convolutions, ReLU, additions and nearest upsampling let a positive factor through. So activations shrink by k where the
-stem and every bias are divided by k, and the last convolutions multiply by k again; so do those whose outputs are
-factors of others, or a product would shrink by k^2: factors shrink on their own. A power of two is exact.
+stems, what takes a guide in and every bias are divided by k, and the last convolutions multiply by k again; so do those
+whose outputs are factors of others, or a product would shrink by k^2: factors shrink on their own. A power of two is
+exact.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import nn
@@ -65,9 +67,9 @@ def with_headroom(net: HumanAwareNet, pictures: dict[str, Rgb] | None = None) ->
         found = largest_activation(scaled, frames)
         if found["value"] <= TARGET:
             return scaled
-        branch, _, layer = found["layer"].partition(".")
-        if layer == "up0.project":
-            shrink_factors(getattr(scaled, branch), 2.0)
+        branch, factors, _ = found["layer"].partition(".up0.project")
+        if factors:
+            shrink_factors(cast(Branch, scaled.get_submodule(branch)), 2.0)
         else:
             shrink_activations(scaled, 2.0)
     raise ValueError("the outputs themselves are too large or not finite: this network has not learnt anything")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network is trained for: the picture, its spectrum, the person mask, the blur gate, the motion."""
+"""What the network is trained for: the picture and its spectrum, the guide's, the mask, the gate, the motion."""
 
 from __future__ import annotations
 

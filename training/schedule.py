@@ -11,8 +11,8 @@ STAGES = ((0.0, 0.5), (0.35, 0.75), (0.7, 1.0))
 
 WARM_UP_STEPS = 200
 LAST_RATE = 0.01
-CELL = 16
-"""Crops are multiples of this many pixels: the presets' padding multiple."""
+CELL = 32
+"""Crops are multiples of this many pixels: the largest padding multiple of a preset."""
 
 
 class Shape(NamedTuple):

@@ -38,7 +38,7 @@ class Supervised(nn.Module):
     def forward(self, image: Tensor) -> Taught:
         """RGB (N, 3, H, W), sides a multiple of the preset's ``multiple``."""
         packed, encoder = self.net.packed(image), self.net.encoder
-        guidance = encoder.guide(packed) if encoder.guide else None
+        guidance = encoder.guidance(packed)
         features = encoder.features(packed, guidance)
         motion = self.motion(features[2].movedim(1, -1)).movedim(-1, 1)
         return Taught(self.net.decode(image, features), motion, guidance)

@@ -118,7 +118,7 @@ def _extents(count: int, longest: float, generator: torch.Generator) -> tuple[Te
 
 
 def _sub_frames(longest: float, generator: torch.Generator) -> int:
-    # Odd, so that the one in the middle is the sharp frame. Less than two pixels apart unless it is a film's.
+    # Odd, so that the one in the middle is the sharp frame. Mostly less than two pixels apart unless it is a film's.
     smooth = 2 * int(min(max(longest * 0.6, 2), 20)) + 1
     few = 2 * int(torch.randint(FEWEST // 2, MOST // 2 + 1, (1,), generator=generator)) + 1
     return min(few, smooth) if torch.rand(1, generator=generator) < FILM_SHARE else smooth

@@ -194,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=int, default=8, help="crops per step in the last stage; more while they are small"
     )
-    parser.add_argument("--crop", type=int, default=128, help="pixels in the last stage, a multiple of 16")
+    parser.add_argument("--crop", type=int, default=128, help="pixels in the last stage, a multiple of 32")
     parser.add_argument("--rate", type=float, default=1e-2)
     parser.add_argument("--reuse", type=int, default=4, help="how many steps see each synthesised batch")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from crispstream.model.network import Encoder, HumanAwareNet, Output, Upsample
-from crispstream.model.pixels import blend, pack, pad_to_multiple
+from crispstream.model.pixels import blend
 from crispstream.model.presets import Preset, preset
 from training.normalised import Normalised, folded, normalised
 from training.optimizer import MuonAdam
@@ -28,7 +28,7 @@ class Altered(HumanAwareNet):
         self.single, self.maps = single, maps
 
     def forward(self, image: Tensor, strength: float = 1.0) -> Output:
-        f0, f1, f2, head = self.encoder(pack(pad_to_multiple(image, self.preset.multiple), self.preset.pack))
+        f0, f1, f2, head = self.encoder(self.packed(image))
         fg = self.foreground(f0, f1, f2)
         bg = None if self.single else self.background(f0, f1, f2)
         pairs = zip(head.split(1, 1), self.maps, strict=True)

@@ -157,7 +157,7 @@ def test_weights_have_seven_bits(graphs: dict[str, bytes]) -> None:
         assert max(np.abs(numpy_helper.to_array(t).astype(int)).max() for t in weights) == LARGEST
 
 
-@pytest.mark.parametrize("made", ["small"], indirect=True)
+@pytest.mark.parametrize("made", ["small", "base"], indirect=True)
 def test_other_presets(made: Manifest) -> None:
     random = np.random.default_rng(0)
     shape = geometry_of(made, SIZE).packed_shape

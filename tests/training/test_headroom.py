@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 
 from crispstream.export.frames import stress_frames
 from crispstream.export.precision import largest_activation
-from crispstream.model.network import HumanAwareNet
+from crispstream.model.network import Branch, HumanAwareNet
 from crispstream.model.presets import preset
 from training.headroom import TARGET, shrink_activations, shrink_factors, with_headroom
 
@@ -48,6 +50,15 @@ def test_headroom_is_reached_even_from_overflow() -> None:
     scaled = with_headroom(net, frames)
     assert largest_activation(scaled, frames)["value"] <= TARGET
     assert not largest_activation(net, frames)["value"] <= 65504, "the original stays as it was"
+
+
+@pytest.mark.parametrize("branch", ["foreground", "encoder.guide.branch"])
+def test_loud_factors_are_shrunk_wherever_they_are(branch: str) -> None:
+    net, frames = HumanAwareNet(preset("base")).eval(), stress_frames({}, 64, 48)
+    with torch.no_grad():
+        cast(Branch, net.get_submodule(branch)).up0.project.bias.fill_(5000.0)  # type: ignore[union-attr]
+    assert not largest_activation(net, frames)["value"] <= TARGET
+    assert largest_activation(with_headroom(net, frames), frames)["value"] <= TARGET
 
 
 def test_outputs_that_explode_are_refused() -> None:

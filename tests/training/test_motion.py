@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training import synthesis
-from training.motion import extents, random_affine
+from training.motion import extents, random_affine, random_paths
 from training.samples import oriented
 from training.synthesis import FARTHEST, Batch, synthesise
 
@@ -21,6 +21,20 @@ def straight(angle: float, pixels: float, times: int = 7) -> torch.Tensor:
     way = torch.tensor([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
     maps[..., 2] = torch.linspace(-pixels / 2, pixels / 2, times)[:, None] * way
     return maps
+
+
+def test_paths_pass_through_the_middle_and_most_are_straight_and_even() -> None:
+    """As points move in films within an exposure; but arcs, shake and uneven speed are among them."""
+    paths = random_paths(2000, 21, torch.linspace(4, 40, 2000), torch.Generator().manual_seed(0))
+    assert float(paths[:, 10].abs().max()) == 0
+    torch.testing.assert_close(paths.norm(dim=-1).amax(1), torch.linspace(2, 20, 2000))
+    steps = paths.diff(dim=1).norm(dim=-1)
+    way, chord = steps.sum(1), paths[:, -1] - paths[:, 0]
+    across = torch.stack((-chord[:, 1], chord[:, 0]), -1) / chord.norm(dim=-1, keepdim=True)
+    off = ((paths - paths[:, :1]) * across[:, None]).sum(-1).abs().amax(1) / way
+    assert 0.4 < float((off < 0.1).float().mean()) < 0.7 and float((off > 0.2).float().mean()) > 0.1
+    halves = steps[:, :10].sum(1) / steps[:, 10:].sum(1)
+    assert 0.6 < float(((halves > 0.6) & (halves < 1 / 0.6)).float().mean()) < 0.9
 
 
 @pytest.mark.parametrize("angle", [0, 30, 45, 90, 135, 180])

@@ -110,12 +110,12 @@ def test_no_time_means_no_step(data: Path, tmp_path: Path) -> None:
 
 def test_batches_depend_on_the_step_alone_and_grow(data: Path) -> None:
     def stream() -> SampleStream:
-        return SampleStream(data, 8, Shape(64, 1), 2, 5, torch.device("cpu"))
+        return SampleStream(data, 8, Shape(128, 1), 2, 5, torch.device("cpu"))
 
     through, late = stream(), stream()
     batches = [through.batch(step) for step in range(8)]
     assert [b.blurry.shape[0] for b in batches] == [4, 4, 4, 4, 2, 2, 1, 1]
-    assert [b.blurry.shape[-1] for b in batches] == [32, 32, 32, 32, 48, 48, 64, 64]
+    assert [b.blurry.shape[-1] for b in batches] == [64, 64, 64, 64, 96, 96, 128, 128]
     for step in (5, 7):
         for a, b in zip(late.batch(step), batches[step], strict=True):
             assert torch.equal(a, b)

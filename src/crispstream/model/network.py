@@ -100,7 +100,7 @@ class Trunk(nn.Module):
         self.up2 = Upsample(deep, c2)
 
     def look(self, packed: Tensor, beside: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The features; ``beside`` (N, C, H/s, W/s) is added to what the stem sees."""
+        """The features; ``beside`` (N, C, H/s, W/s) is added to what the stem returns."""
         seen = self.stem(packed)
         f0 = self.blocks0(F.relu(seen if beside is None else seen + beside))
         f1 = self.blocks1(F.relu(self.down1(f0)))
@@ -164,10 +164,14 @@ class Encoder(Trunk):
             self.guided = _conv(3, preset.channels[0])
 
     def forward(self, packed: Tensor) -> Features:
-        return self.features(packed, self.guide(packed) if self.guide else None)
+        return self.features(packed, self.guidance(packed))
+
+    def guidance(self, packed: Tensor) -> Tensor | None:
+        """What the guide, if there is one, says (N, 3, H/2, W/2)."""
+        return self.guide(packed) if self.guide else None
 
     def features(self, packed: Tensor, guidance: Tensor | None) -> Features:
-        """The same with what the guide says (N, 3, H/2, W/2), or without a guide."""
+        """The same with what ``guidance`` returned."""
         f0, f1, f2 = self.look(packed, None if guidance is None else self.guided(guidance))
         return f0, f1, f2, torch.sigmoid(self.head_out(F.relu(self.head_mix(f2))))
 

@@ -17,7 +17,8 @@ class Preset:
     ``pack``: space-to-depth factor s of the input. ``channels``: at 1/s, 1/2s and 1/4s of the frame.
     ``encoder_blocks``, ``branch_blocks``: residual blocks (two 3x3 convolutions each) at those three scales.
     ``context``: channels and blocks at 1/8s, where the encoder sees whole people.
-    ``guide``: the network that first restores the picture at half its size, by its encoder and background branch.
+    ``guide``: the network that first restores the picture at half its size, by its encoder and background branch; then
+    both have ``pack`` 2.
     ``budget``: multiply-accumulates per pixel that the preset may cost, both branches on.
     """
 
@@ -51,7 +52,8 @@ class Preset:
         return 2 * self.guide.multiple if self.guide else 8 * self.pack
 
     def macs_per_pixel(self) -> dict[str, float]:
-        """Multiply-accumulates per frame pixel of each part. Convolutions only; nothing else is worth counting."""
+        """Multiply-accumulates per frame pixel of each part. Convolutions that are learnt only; nothing else is worth
+        counting."""
         trunk, head, branch = self._macs()
         if self.guide:
             guide, _, guide_branch = self.guide._macs()

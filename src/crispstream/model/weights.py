@@ -15,7 +15,7 @@ from crispstream.model.presets import Preset
 
 
 def save_weights(net: HumanAwareNet, path: Path) -> None:
-    """Write every parameter as FP16. Raises EngineError where one is not finite in FP16."""
+    """Write every parameter, and the fixed weights of a guide, as FP16. Raises EngineError where one is not finite."""
     state = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in net.state_dict().items()}
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
