@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,18 +19,15 @@ def pack(image: Tensor, factor: int) -> Tensor:
     return F.pixel_unshuffle(image, factor)
 
 
-def halving() -> Tensor:
-    """Weights (12, 12, 2, 2) of the convolution of stride 2 that makes a frame packed by 2 the packed frame of half its
-    size: each pixel the mean of four."""
-    weights = torch.zeros(3, 2, 2, 3, 4, 2, 2)
-    for colour, dy, dx in itertools.product(range(3), range(2), range(2)):
-        weights[colour, dy, dx, colour, :, dy, dx] = 0.25
-    return weights.flatten(0, 2).flatten(1, 2)
-
-
 def spreading() -> Tensor:
     """Weights (12, 3, 2, 2) of the transposed convolution of stride 2 that undoes ``pack`` by 2."""
     return torch.eye(12).view(12, 3, 2, 2)
+
+
+def halving() -> Tensor:
+    """Weights (12, 12, 2, 2) of the convolution of stride 2 that makes a frame packed by 2 the packed frame of half its
+    size: each pixel the mean of four."""
+    return spreading().repeat_interleave(4, 1) / 4
 
 
 def blend(
